@@ -1,0 +1,47 @@
+//! Ships one producer's lines to a FlowForge Logs server.
+//!
+//! A [`Client`] is one producing process in one task. Callers hand it lines ([`Client::push`]) or bytes
+//! ([`Client::write`]); that costs them one short lock. A sender, on a thread of its own or on a given runtime, delivers:
+//!
+//! ```text
+//!  bytes ──► assemble ──► lines ─┐
+//!                                ├─► queue ──► session ──► LogService.StreamLogs
+//!  entries ──────────────────────┘     ▲          │
+//!                                      └── acks ◄─┘      sender: one session after another, with back-off
+//! ```
+//!
+//! - [`assemble`]: bytes to lines, progress bars and previews; pure.
+//! - `queue`: what is captured and not stored: sequence numbers, byte accounting, overflow; pure.
+//! - `stream`, `shared`: the writing side, and the one lock between callers and sender.
+//! - `session`, `sender`, `backoff`: one stream to the server, their succession, the waits between.
+//!
+//! # What is promised
+//!
+//! - A line stays in memory until the server has *stored* it. It is sent again after any failure, and the server drops
+//!   what it already has: nothing is lost and nothing doubled while this process lives and the buffer suffices.
+//! - A line that had to be given up is counted, by a record in the log in its place and in [`Stats`].
+//! - Nothing here fails the program whose log it is: after [`Client::start`] there are no errors, only [`Stats`] and
+//!   [`CloseOutcome`].
+//!
+//! # Memory
+//!
+//! At most [`ClientConfig::max_buffer_bytes`], in which each line is counted with 128 bytes of overhead, plus a constant of
+//! about 2 MiB: the batches under way, one unfinished line per stream, and the connection.
+
+pub mod assemble;
+mod backoff;
+mod client;
+mod config;
+mod entry;
+mod queue;
+mod sender;
+mod session;
+mod shared;
+mod stats;
+mod stream;
+
+pub use assemble::Mode;
+pub use client::Client;
+pub use config::{AckHook, ClientConfig, ClientError, Command, CommandHook, Overflow, is_valid_id};
+pub use entry::{Entry, Stream, now_unix_nano};
+pub use stats::{CloseOutcome, End, Stats, Status};

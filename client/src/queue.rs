@@ -1,0 +1,459 @@
+//! What the producer has captured and the server has not stored yet.
+//!
+//! **Invariants**
+//! - The items cover consecutive sequence numbers without a hole: first those already sent, then those not yet sent. A
+//!   line takes one number, a dropped run takes as many as it stands for.
+//! - `bytes` is the sum of all items' costs. Nothing here is searched or summed per entry: capture, send, ack and drop
+//!   cost O(1) amortised. That is why there are two deques: the oldest *unsent* entry, which overflow drops first, is
+//!   at a front and not in a middle.
+//! - What is dropped leaves a run behind, which becomes a line of the log: a loss is always visible.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use flowforge_proto::v1;
+
+use crate::entry::{ENTRY_OVERHEAD_BYTES, Entry};
+
+/// Lines given up, which one entry of the log stands for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// Sequence numbers covered.
+    pub(crate) lines: u64,
+    /// Message bytes lost with them.
+    pub(crate) bytes: u64,
+    /// How many of the lines the server has been told are lost. The others were sent as themselves before they were
+    /// dropped here, so an ack may yet prove that they arrived.
+    announced: u64,
+    time_unix_nano: i64,
+}
+
+#[derive(Debug)]
+enum Body {
+    Line(Entry),
+    Run(Run),
+}
+
+#[derive(Debug)]
+struct Item {
+    first_seq: u64,
+    body: Body,
+}
+
+impl Item {
+    fn lines(&self) -> u64 {
+        match &self.body {
+            Body::Line(_) => 1,
+            Body::Run(run) => run.lines,
+        }
+    }
+
+    fn last_seq(&self) -> u64 {
+        self.first_seq + self.lines() - 1
+    }
+
+    fn cost(&self) -> usize {
+        match &self.body {
+            Body::Line(entry) => entry.cost(),
+            Body::Run(_) => ENTRY_OVERHEAD_BYTES,
+        }
+    }
+
+    fn wire_bytes(&self) -> usize {
+        match &self.body {
+            Body::Line(entry) => entry.wire_bytes(),
+            Body::Run(_) => ENTRY_OVERHEAD_BYTES,
+        }
+    }
+
+    /// This item as a dropped run.
+    fn into_run(self) -> Run {
+        match self.body {
+            Body::Run(run) => run,
+            Body::Line(entry) => {
+                Run { lines: 1, bytes: entry.message.len() as u64, announced: 0, time_unix_nano: entry.time_unix_nano }
+            }
+        }
+    }
+}
+
+impl Run {
+    fn join(mut self, later: Self) -> Self {
+        self.lines += later.lines;
+        self.bytes += later.bytes;
+        self.announced += later.announced;
+        self
+    }
+
+    /// Takes the first `count` lines away; returns (lines, bytes) that the server turns out to have as lines after all.
+    fn trim(&mut self, count: u64) -> (u64, u64) {
+        let rescued = count.saturating_sub(self.announced);
+        // Single sizes are not kept, so a cut in the middle of a run shares its bytes out evenly.
+        let share = |lines: u64| (u128::from(self.bytes) * u128::from(lines) / u128::from(self.lines)) as u64;
+        let (cut, rescued_bytes) = (share(count), share(rescued));
+        self.announced = self.announced.saturating_sub(count);
+        self.lines -= count;
+        self.bytes -= cut;
+        (rescued, rescued_bytes)
+    }
+
+    fn to_wire(self) -> v1::LogEntry {
+        v1::LogEntry {
+            time_unix_nano: self.time_unix_nano,
+            stream: v1::Stream::System as i32,
+            dropped: Some(v1::Dropped { lines: self.lines, bytes: self.bytes }),
+            ..v1::LogEntry::default()
+        }
+    }
+}
+
+/// How much of the queue one batch may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchLimits {
+    pub(crate) lines: usize,
+    /// A batch stops before the entry that would exceed this; one entry always goes.
+    pub(crate) bytes: usize,
+    /// An entry larger than this can never be sent: it is dropped.
+    pub(crate) entry_bytes: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    sent: VecDeque<Item>,
+    unsent: VecDeque<Item>,
+    next_seq: u64,
+    bytes: usize,
+    /// Wire bytes of `unsent`: is a batch full?
+    unsent_wire_bytes: usize,
+    /// Entries that are lines, not runs.
+    lines: u64,
+    dropped: Run,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            sent: VecDeque::new(),
+            unsent: VecDeque::new(),
+            next_seq: 1,
+            bytes: 0,
+            unsent_wire_bytes: 0,
+            lines: 0,
+            dropped: Run::default(),
+        }
+    }
+}
+
+impl Queue {
+    /// The last sequence number given.
+    pub(crate) fn last_seq(&self) -> u64 {
+        self.next_seq - 1
+    }
+
+    /// The lowest sequence number still held; the next one to be given if nothing is held.
+    pub(crate) fn first_seq(&self) -> u64 {
+        self.sent.front().or(self.unsent.front()).map_or(self.next_seq, |item| item.first_seq)
+    }
+
+    /// The sequence number that the next batch begins with.
+    #[cfg(test)]
+    pub(crate) fn next_unsent_seq(&self) -> u64 {
+        self.unsent.front().map_or(self.next_seq, |item| item.first_seq)
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Lines held, sent or not, without dropped ones.
+    pub(crate) fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    pub(crate) fn unsent_len(&self) -> usize {
+        self.unsent.len()
+    }
+
+    pub(crate) fn unsent_wire_bytes(&self) -> usize {
+        self.unsent_wire_bytes
+    }
+
+    pub(crate) fn dropped_lines(&self) -> u64 {
+        self.dropped.lines
+    }
+
+    pub(crate) fn dropped_bytes(&self) -> u64 {
+        self.dropped.bytes
+    }
+
+    /// Takes a line in; its sequence number.
+    pub(crate) fn push(&mut self, entry: Entry) -> u64 {
+        self.lines += 1;
+        self.append(Body::Line(entry))
+    }
+
+    /// Counts a line that could not be kept at all; its sequence number.
+    pub(crate) fn push_dropped(&mut self, entry: Entry) -> u64 {
+        let run = Item { first_seq: 0, body: Body::Line(entry) }.into_run();
+        self.count_dropped(&run);
+        if let Some(Item { body: Body::Run(last), .. }) = self.unsent.back_mut() {
+            *last = last.join(run);
+            self.next_seq += 1;
+            return self.next_seq - 1;
+        }
+        self.append(Body::Run(run))
+    }
+
+    fn append(&mut self, body: Body) -> u64 {
+        let item = Item { first_seq: self.next_seq, body };
+        self.next_seq += item.lines();
+        self.bytes += item.cost();
+        self.unsent_wire_bytes += item.wire_bytes();
+        let seq = item.first_seq;
+        self.unsent.push_back(item);
+        seq
+    }
+
+    /// Gives up the oldest line that was not sent yet, or the oldest of all. False: there is no line to give up.
+    pub(crate) fn drop_oldest(&mut self) -> bool {
+        if self.lines == 0 {
+            return false;
+        }
+        self.drop_front(true) || self.drop_front(false)
+    }
+
+    fn drop_front(&mut self, unsent: bool) -> bool {
+        let Some((first_seq, run)) = self.take_front_run(unsent) else { return false };
+        let next = self.pop(unsent);
+        let found = next.is_some();
+        let run = match (run, next.map(Item::into_run)) {
+            (Some(run), Some(next)) => {
+                self.count_line_dropped(&next);
+                run.join(next)
+            }
+            (None, Some(next)) => {
+                self.count_line_dropped(&next);
+                next
+            }
+            (Some(run), None) => run,
+            (None, None) => return false,
+        };
+        self.push_front(unsent, Item { first_seq, body: Body::Run(run) });
+        found
+    }
+
+    /// Joins and takes off the runs at the front of a deque, so that a line is at its front.
+    fn take_front_run(&mut self, unsent: bool) -> Option<(u64, Option<Run>)> {
+        let first_seq = self.deque(unsent).front()?.first_seq;
+        let mut joined: Option<Run> = None;
+        while let Some(Item { body: Body::Run(_), .. }) = self.deque(unsent).front() {
+            let Some(item) = self.pop(unsent) else { break };
+            let run = item.into_run();
+            joined = Some(joined.map_or(run, |before| before.join(run)));
+        }
+        Some((first_seq, joined))
+    }
+
+    fn count_line_dropped(&mut self, run: &Run) {
+        self.lines -= 1;
+        self.count_dropped(run);
+    }
+
+    fn count_dropped(&mut self, run: &Run) {
+        self.dropped.lines += run.lines;
+        self.dropped.bytes += run.bytes;
+    }
+
+    /// Takes a batch off the unsent entries. They stay in memory, as sent ones. `None`: there is nothing to send.
+    pub(crate) fn take_batch(&mut self, limits: BatchLimits) -> Option<v1::LogBatch> {
+        let first_seq = self.unsent.front()?.first_seq;
+        let mut entries = Vec::with_capacity(limits.lines.min(self.unsent.len()));
+        let mut bytes = 0;
+        while entries.len() < limits.lines {
+            let Some(mut item) = self.unsent.pop_front() else { break };
+            let size = item.wire_bytes();
+            if !entries.is_empty() && bytes + size > limits.bytes {
+                self.unsent.push_front(item);
+                break;
+            }
+            self.unsent_wire_bytes -= size;
+            if size > limits.entry_bytes {
+                item = self.give_up(item);
+            }
+            bytes += item.wire_bytes();
+            entries.push(match &mut item.body {
+                Body::Line(entry) => entry.to_wire(),
+                Body::Run(run) => {
+                    run.announced = run.lines;
+                    run.to_wire()
+                }
+            });
+            self.sent.push_back(item);
+        }
+        Some(v1::LogBatch { first_seq, entries })
+    }
+
+    /// The server has stored everything up to `seq`: memory for it is freed. Returns whether that was news.
+    pub(crate) fn ack(&mut self, seq: u64) -> bool {
+        let seq = seq.min(self.last_seq());
+        let before = self.first_seq();
+        for unsent in [false, true] {
+            while self.deque(unsent).front().is_some_and(|item| item.first_seq <= seq) {
+                let Some(item) = self.pop(unsent) else { break };
+                match item.body {
+                    Body::Line(_) => self.lines -= 1,
+                    Body::Run(run) => self.settle_run(item.first_seq, run, seq, unsent),
+                }
+            }
+        }
+        self.first_seq() != before
+    }
+
+    /// Frees a run that is stored up to `seq`; what is beyond stays.
+    fn settle_run(&mut self, first_seq: u64, mut run: Run, seq: u64, unsent: bool) {
+        let covered = (seq - first_seq + 1).min(run.lines);
+        let (lines, bytes) = run.trim(covered);
+        self.dropped.lines = self.dropped.lines.saturating_sub(lines);
+        self.dropped.bytes = self.dropped.bytes.saturating_sub(bytes);
+        if run.lines > 0 {
+            self.push_front(unsent, Item { first_seq: first_seq + covered, body: Body::Run(run) });
+        }
+    }
+
+    /// Sends from `seq` on: back to what was sent before, or ahead of what the server already has. Clamped to what is
+    /// held.
+    pub(crate) fn send_from(&mut self, seq: u64) {
+        while self.sent.back().is_some_and(|item| item.last_seq() >= seq) {
+            let Some(mut item) = self.pop_sent_back() else { break };
+            if let Body::Run(run) = &mut item.body {
+                // The server says that it does not have the record of this loss; it will be told again.
+                run.announced = 0;
+                if item.first_seq < seq {
+                    self.split_run(item, seq);
+                    continue;
+                }
+            }
+            self.return_unsent(item);
+        }
+        while self.unsent.front().is_some_and(|item| item.last_seq() < seq) {
+            let Some(item) = self.pop(true) else { break };
+            self.push_sent_back(item);
+        }
+        if self.unsent.front().is_some_and(|item| item.first_seq < seq)
+            && let Some(item) = self.pop(true)
+        {
+            self.split_run(item, seq);
+        }
+    }
+
+    /// The server has a run's lines up to `seq - 1`: those wait for their ack as sent, the rest is still to be sent.
+    fn split_run(&mut self, item: Item, seq: u64) {
+        let first_seq = item.first_seq;
+        let mut rest = item.into_run();
+        let whole = rest;
+        let count = seq - first_seq;
+        rest.announced = 0;
+        rest.trim(count);
+        let head = Run { lines: count, bytes: whole.bytes - rest.bytes, announced: 0, ..whole };
+        self.push_sent_back(Item { first_seq, body: Body::Run(head) });
+        self.return_unsent(Item { first_seq: seq, body: Body::Run(rest) });
+    }
+
+    /// Puts an item before the unsent ones, joined with a run that is already there.
+    fn return_unsent(&mut self, mut item: Item) {
+        if let (Body::Run(run), Some(Item { body: Body::Run(_), .. })) = (&mut item.body, self.unsent.front())
+            && let Some(next) = self.pop(true)
+        {
+            *run = run.join(next.into_run());
+        }
+        self.push_front(true, item);
+    }
+
+    /// Gives up the one line that the server refuses. False: it is not here, or was given up before.
+    pub(crate) fn refuse(&mut self, seq: u64) -> bool {
+        for unsent in [false, true] {
+            let deque = self.deque(unsent);
+            let place = deque.partition_point(|item| item.last_seq() < seq);
+            let Some(slot) = deque.get_mut(place).filter(|item| item.first_seq <= seq) else { continue };
+            if matches!(slot.body, Body::Run(_)) {
+                return false;
+            }
+            let hollow = Item { first_seq: slot.first_seq, body: Body::Run(Run::default()) };
+            let item = mem::replace(slot, hollow);
+            let (cost, wire) = (item.cost(), item.wire_bytes());
+            let (first_seq, run) = (item.first_seq, item.into_run());
+            let item = Item { first_seq, body: Body::Run(run) };
+            self.bytes = self.bytes - cost + item.cost();
+            if unsent {
+                self.unsent_wire_bytes = self.unsent_wire_bytes - wire + item.wire_bytes();
+            }
+            self.count_line_dropped(&run);
+            if let Some(slot) = self.deque(unsent).get_mut(place) {
+                *slot = item;
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Forgets everything: nothing can be delivered any more. The lines count as dropped.
+    pub(crate) fn abandon(&mut self) {
+        for item in mem::take(&mut self.sent).into_iter().chain(mem::take(&mut self.unsent)) {
+            if let Body::Line(_) = item.body {
+                let run = item.into_run();
+                self.count_dropped(&run);
+            }
+        }
+        (self.bytes, self.unsent_wire_bytes, self.lines) = (0, 0, 0);
+    }
+
+    fn give_up(&mut self, item: Item) -> Item {
+        if let Body::Run(_) = item.body {
+            return item;
+        }
+        self.bytes = self.bytes - item.cost() + ENTRY_OVERHEAD_BYTES;
+        let first_seq = item.first_seq;
+        let run = item.into_run();
+        self.count_line_dropped(&run);
+        Item { first_seq, body: Body::Run(run) }
+    }
+
+    fn deque(&mut self, unsent: bool) -> &mut VecDeque<Item> {
+        if unsent { &mut self.unsent } else { &mut self.sent }
+    }
+
+    // All accounting of bytes is in these four, and in the places that turn a line into a run.
+
+    fn pop(&mut self, unsent: bool) -> Option<Item> {
+        let item = self.deque(unsent).pop_front()?;
+        self.bytes -= item.cost();
+        if unsent {
+            self.unsent_wire_bytes -= item.wire_bytes();
+        }
+        Some(item)
+    }
+
+    fn push_front(&mut self, unsent: bool, item: Item) {
+        self.bytes += item.cost();
+        if unsent {
+            self.unsent_wire_bytes += item.wire_bytes();
+        }
+        self.deque(unsent).push_front(item);
+    }
+
+    fn pop_sent_back(&mut self) -> Option<Item> {
+        let item = self.sent.pop_back()?;
+        self.bytes -= item.cost();
+        Some(item)
+    }
+
+    fn push_sent_back(&mut self, item: Item) {
+        self.bytes += item.cost();
+        self.sent.push_back(item);
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

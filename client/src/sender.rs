@@ -1,0 +1,60 @@
+//! The life of a sender: one session after another until there is nothing left to do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::transport::Endpoint;
+
+use crate::backoff::Backoff;
+use crate::session::{self, SessionEnd};
+use crate::shared::{EndGuard, Shared};
+use crate::stats::End;
+
+/// While closing, attempts are at most this far apart: somebody is waiting.
+const CLOSING_WAIT: Duration = Duration::from_millis(500);
+
+/// Runs until the Close is stored, the server refuses for good, or the client gives up.
+pub(crate) async fn run(shared: Arc<Shared>, endpoint: Endpoint) {
+    let _guard = EndGuard(&shared);
+    let end = tokio::select! {
+        () = shared.abandon.notified() => End::Abandoned,
+        end = Box::pin(sessions(&shared, &endpoint)) => end,
+    };
+    tracing::debug!(?end, "sender ended");
+    shared.finish(end);
+}
+
+async fn sessions(shared: &Shared, endpoint: &Endpoint) -> End {
+    let mut backoff = Backoff::default();
+    loop {
+        let end = session::run(shared, endpoint).await;
+        shared.lock().disconnect();
+        match end {
+            SessionEnd::Closed => return End::Closed,
+            SessionEnd::Fenced(reason) => return End::Fenced(reason),
+            SessionEnd::Refused(reason) => return End::Refused(reason),
+            SessionEnd::Retry { reason, progress, at_once } => {
+                tracing::debug!(reason, progress, "stream ended");
+                shared.lock().last_error = Some(reason);
+                shared.notify();
+                if progress {
+                    backoff.reset();
+                }
+                if !at_once {
+                    pause(shared, backoff.next()).await;
+                }
+            }
+        }
+    }
+}
+
+/// Waits, but not long while somebody waits for the Close.
+async fn pause(shared: &Shared, wait: Duration) {
+    if shared.lock().close.is_some() {
+        return tokio::time::sleep(wait.min(CLOSING_WAIT)).await;
+    }
+    tokio::select! {
+        () = tokio::time::sleep(wait) => {}
+        () = shared.closing.notified() => {}
+    }
+}

@@ -1,0 +1,79 @@
+//! What a client tells about itself.
+
+/// Counters since the start of the client. All lines are in one of `stored`, `buffered_lines` and `dropped_lines`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Lines given to the client.
+    pub captured: u64,
+    /// Entries sent, repeats included.
+    pub sent: u64,
+    /// Highest sequence number that the server has accepted.
+    pub queued_seq: u64,
+    /// Highest sequence number that the server has stored, dropped ones included.
+    pub stored_seq: u64,
+    /// Lines given up: the buffer was full, the server refused them, or there is no server any more.
+    pub dropped_lines: u64,
+    /// Message bytes of the lines given up.
+    pub dropped_bytes: u64,
+    /// Lines held in memory: not stored yet.
+    pub buffered_lines: u64,
+    /// Bytes they are accounted for.
+    pub buffered_bytes: usize,
+    /// The server has answered Welcome and the stream is up.
+    pub connected: bool,
+    /// How often the server has answered Welcome. 0: it was never reached.
+    pub welcomes: u64,
+    /// How often a stream was opened after the first.
+    pub reconnects: u64,
+    /// The last failure, for people. Stays after a successful reconnect.
+    pub last_error: Option<String>,
+    /// Why nothing is sent any more; `None` while the sender works.
+    pub end: Option<End>,
+}
+
+/// Why a sender has stopped for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The Close and every line before it is stored.
+    Closed,
+    /// Another stream of the same producer took over.
+    Fenced(String),
+    /// The server refuses this producer; repeating cannot help.
+    Refused(String),
+    /// The time for closing was up, or the client was dropped without closing.
+    Abandoned,
+    /// The sender's thread or runtime was shut down under it.
+    Crashed,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Status {
+    /// The exit code tells, if there is one.
+    #[default]
+    Unknown,
+    /// It did what it should.
+    Succeeded,
+    /// It did not.
+    Failed,
+}
+
+/// What [`Client::close`](crate::Client::close) came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseOutcome {
+    /// Why the sender stopped.
+    pub end: End,
+    /// Lines that were held until now and are not known to be stored.
+    pub undelivered: u64,
+    /// Lines given up before, each counted by a record in the log if that was delivered.
+    pub dropped: u64,
+    /// The last failure, if not everything was delivered.
+    pub error: Option<String>,
+}
+
+impl CloseOutcome {
+    /// The end is stored, and every line before it that was not dropped.
+    pub fn is_complete(&self) -> bool {
+        self.end == End::Closed
+    }
+}

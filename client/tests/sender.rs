@@ -1,0 +1,560 @@
+//! The sender against a real gRPC server that follows a script.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use flowforge_client::{Client, ClientConfig, End, Entry, Overflow, Status, Stream};
+use flowforge_proto::v1;
+use flowforge_proto::v1::log_service_server::{LogService, LogServiceServer};
+use flowforge_proto::v1::stream_logs_request::Message as Incoming;
+use flowforge_proto::v1::stream_logs_response::Message as Outgoing;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Code, Request, Response, Streaming};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How the server behaves in one stream. The last script stays in force.
+#[derive(Clone, Default)]
+struct Script {
+    /// Answers Hello with this status.
+    refuse_hello: Option<Code>,
+    /// Welcome with this instead of what the server has.
+    queued_seq: Option<u64>,
+    /// Forgets what is not stored before Welcome.
+    lose_queued: bool,
+    /// Ends the stream with this status after so many messages.
+    die_after: Option<(usize, Code)>,
+    /// Ends with INVALID_ARGUMENT at this seq.
+    refuse_seq: Option<u64>,
+    /// Lines are taken but never acked as stored.
+    hold_acks: bool,
+    /// Asks once to go back to this seq when it sees a higher one.
+    resync: Option<u64>,
+    /// Reads nothing after Hello.
+    stop_reading: bool,
+    command: bool,
+}
+
+#[derive(Default)]
+struct Seen {
+    hellos: Vec<v1::Hello>,
+    /// What the server has: (seq, entry); a dropped run under its last number.
+    entries: Vec<(u64, v1::LogEntry)>,
+    frames: Vec<v1::Frame>,
+    results: Vec<v1::CommandResult>,
+    close: Option<v1::Close>,
+    stored: u64,
+    largest_batch: usize,
+    messages: usize,
+}
+
+impl Seen {
+    fn last(&self) -> u64 {
+        self.entries.last().map_or(0, |(seq, _)| *seq)
+    }
+
+    fn texts(&self) -> Vec<String> {
+        self.entries.iter().map(|(_, entry)| String::from_utf8_lossy(&entry.message).into_owned()).collect()
+    }
+
+    /// Takes a batch as the server does: repeats are dropped, holes are a failure of the client.
+    fn take(&mut self, batch: v1::LogBatch) {
+        self.largest_batch = self.largest_batch.max(batch.entries.len());
+        let mut seq = batch.first_seq;
+        assert!(seq <= self.last() + 1, "hole: {seq} after {}", self.last());
+        for entry in batch.entries {
+            let end = seq + entry.dropped.as_ref().map_or(1, |dropped| dropped.lines) - 1;
+            if end > self.last() {
+                assert!(seq == self.last() + 1, "{seq} overlaps {}", self.last());
+                self.entries.push((end, entry));
+            }
+            seq = end + 1;
+        }
+    }
+}
+
+#[derive(Clone, Default)]
+struct Server {
+    scripts: Arc<Mutex<VecDeque<Script>>>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Server {
+    fn new(scripts: impl Into<VecDeque<Script>>) -> Self {
+        Self { scripts: Arc::new(Mutex::new(scripts.into())), seen: Arc::default() }
+    }
+
+    fn next_script(&self) -> Script {
+        let mut scripts = self.scripts.lock().unwrap();
+        if scripts.len() > 1 { scripts.pop_front().unwrap() } else { scripts.front().cloned().unwrap_or_default() }
+    }
+
+    async fn listen(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        self.serve_on(listener);
+        address
+    }
+
+    fn serve_on(&self, listener: TcpListener) -> tokio::task::JoinHandle<()> {
+        let service = LogServiceServer::new(self.clone());
+        tokio::spawn(async move {
+            let server = tonic::transport::Server::builder().add_service(service);
+            server.serve_with_incoming(TcpListenerStream::new(listener)).await.unwrap();
+        })
+    }
+
+    async fn until(&self, what: &str, check: impl Fn(&Seen) -> bool) {
+        let start = Instant::now();
+        while !check(&self.seen.lock().unwrap()) {
+            assert!(start.elapsed() < DEADLINE, "waited too long: {what}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+type Answers = mpsc::Sender<Result<v1::StreamLogsResponse, tonic::Status>>;
+
+#[allow(clippy::unnecessary_wraps, reason = "the type that a response stream sends")]
+fn answer(message: Outgoing) -> Result<v1::StreamLogsResponse, tonic::Status> {
+    Ok(v1::StreamLogsResponse { message: Some(message) })
+}
+
+impl Server {
+    async fn session(
+        self,
+        mut inbound: Streaming<v1::StreamLogsRequest>,
+        answers: Answers,
+    ) -> Result<(), tonic::Status> {
+        let script = self.next_script();
+        let Some(v1::StreamLogsRequest { message: Some(Incoming::Hello(hello)) }) = inbound.message().await? else {
+            return Err(tonic::Status::failed_precondition("no Hello"));
+        };
+        let welcome = {
+            let mut seen = self.seen.lock().unwrap();
+            seen.hellos.push(hello);
+            if script.lose_queued {
+                let stored = seen.stored;
+                seen.entries.retain(|(seq, _)| *seq <= stored);
+            }
+            v1::Welcome {
+                epoch: 1,
+                generation: seen.hellos.len() as u64,
+                queued_seq: script.queued_seq.unwrap_or(seen.last()),
+                stored_seq: seen.stored,
+                limits: Some(v1::Limits { max_line_bytes: 64 << 10, max_message_bytes: 4 << 20 }),
+                viewer_url: "http://viewer/?task=t".to_owned(),
+            }
+        };
+        if let Some(code) = script.refuse_hello {
+            return Err(tonic::Status::new(code, "not you"));
+        }
+        let _ = answers.send(answer(Outgoing::Welcome(welcome))).await;
+        if script.command {
+            let command = v1::Command { id: "c1".into(), name: "stop".into(), ..Default::default() };
+            let _ = answers.send(answer(Outgoing::Command(command))).await;
+        }
+        if script.stop_reading {
+            std::future::pending::<()>().await;
+        }
+        let mut resync = script.resync;
+        let mut messages = 0;
+        while let Some(request) = inbound.message().await? {
+            messages += 1;
+            self.seen.lock().unwrap().messages += 1;
+            match request.message.unwrap() {
+                Incoming::Batch(batch) => {
+                    if let Some(expected) = resync {
+                        if batch.first_seq <= expected {
+                            resync = None;
+                        } else {
+                            let resync = v1::Resync { expected_seq: expected };
+                            let _ = answers.send(answer(Outgoing::Resync(resync))).await;
+                            continue;
+                        }
+                    }
+                    let last = batch.first_seq + batch.entries.len() as u64 - 1;
+                    if let Some(seq) = script.refuse_seq.filter(|seq| (batch.first_seq..=last).contains(seq)) {
+                        let at = (seq - batch.first_seq) as usize;
+                        if batch.entries[at].dropped.is_none() {
+                            return Err(tonic::Status::invalid_argument(format!("entry seq {seq}: bad level")));
+                        }
+                    }
+                    let ack = {
+                        let mut seen = self.seen.lock().unwrap();
+                        seen.take(batch);
+                        if !script.hold_acks {
+                            seen.stored = seen.last();
+                        }
+                        v1::Ack { queued_seq: seen.last(), stored_seq: seen.stored }
+                    };
+                    let _ = answers.send(answer(Outgoing::Ack(ack))).await;
+                }
+                Incoming::Frame(frame) => self.seen.lock().unwrap().frames.push(frame),
+                Incoming::CommandResult(result) => self.seen.lock().unwrap().results.push(result),
+                Incoming::Close(close) => {
+                    let mut seen = self.seen.lock().unwrap();
+                    assert_eq!(close.final_seq, seen.last());
+                    seen.close = Some(close);
+                }
+                Incoming::Hello(_) => return Err(tonic::Status::failed_precondition("two Hellos")),
+            }
+            if let Some((_, code)) = script.die_after.filter(|(count, _)| *count == messages) {
+                return Err(tonic::Status::new(code, "scripted"));
+            }
+        }
+        if script.hold_acks {
+            // Not everything is stored, so the call does not end.
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+}
+
+type AnswerStream = Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::StreamLogsResponse, tonic::Status>> + Send>>;
+
+#[tonic::async_trait]
+impl LogService for Server {
+    type StreamLogsStream = AnswerStream;
+
+    async fn stream_logs(
+        &self,
+        request: Request<Streaming<v1::StreamLogsRequest>>,
+    ) -> Result<Response<AnswerStream>, tonic::Status> {
+        let (answers, receiver) = mpsc::channel(64);
+        let server = self.clone();
+        tokio::spawn(async move {
+            let last = answers.clone();
+            if let Err(status) = server.session(request.into_inner(), answers).await {
+                let _ = last.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+fn config(address: SocketAddr) -> ClientConfig {
+    ClientConfig::new(format!("http://{address}"), "t")
+}
+
+fn line(text: impl Into<String>) -> Entry {
+    Entry::new(Stream::Stdout, text.into())
+}
+
+fn start(config: ClientConfig) -> Client {
+    Client::start_on(config, &tokio::runtime::Handle::current()).unwrap()
+}
+
+async fn until(what: &str, check: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !check() {
+        assert!(start.elapsed() < DEADLINE, "waited too long: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn numbered(from: u64, to: u64) -> Vec<String> {
+    (from..=to).map(|n| format!("line {n}")).collect()
+}
+
+#[tokio::test]
+async fn lines_arrive_in_order_and_the_close_is_stored() {
+    let server = Server::default();
+    let acked = Arc::new(Mutex::new(Vec::new()));
+    let mut config = config(server.listen().await);
+    let hook = Arc::clone(&acked);
+    config.on_ack = Some(Arc::new(move |stored| hook.lock().unwrap().push(stored)));
+    config.owner = true;
+    let client = start(config);
+    for text in numbered(1, 5000) {
+        client.push(line(text));
+    }
+    client.write(Stream::Stderr, b"a\nlast without end");
+    let outcome = client.close_async(Status::Failed, Some(3), DEADLINE).await;
+    assert!(outcome.is_complete() && outcome.undelivered == 0 && outcome.dropped == 0, "{outcome:?}");
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(seen.texts()[..5000], numbered(1, 5000));
+    assert_eq!(seen.texts()[5000..], ["a", "last without end"]);
+    assert!(seen.entries[5001].1.no_newline);
+    assert!(seen.largest_batch <= 500);
+    assert!(seen.hellos[0].owner);
+    assert_eq!(seen.close.unwrap().exit_code, Some(3));
+    assert_eq!(acked.lock().unwrap().last(), Some(&5002));
+    let stats = client.stats();
+    assert_eq!((stats.captured, stats.stored_seq, stats.buffered_lines, stats.buffered_bytes), (5002, 5002, 0, 0));
+    assert_eq!(client.viewer_url().as_deref(), Some("http://viewer/?task=t"));
+    assert_eq!(stats.end, Some(End::Closed));
+}
+
+#[test]
+fn the_blocking_face_works_from_plain_threads() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = Server::default();
+    let address = runtime.block_on(server.listen());
+    let client = Client::start(config(address)).unwrap();
+    assert!(client.wait_welcome(DEADLINE));
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let client = &client;
+            scope.spawn(move || {
+                (0..1000).for_each(|n| client.write(Stream::Stdout, format!("{thread} {n}\n").as_bytes()));
+            });
+        }
+    });
+    assert!(client.flush(DEADLINE));
+    assert!(client.close(Status::Succeeded, Some(0), DEADLINE).is_complete());
+    let texts = server.seen.lock().unwrap().texts();
+    assert_eq!(texts.len(), 8000);
+    for thread in 0..8 {
+        let mine: Vec<_> = texts.iter().filter(|text| text.starts_with(&format!("{thread} "))).collect();
+        assert!(mine.iter().enumerate().all(|(n, text)| **text == format!("{thread} {n}")));
+    }
+    client.push(line("after the end"));
+    assert_eq!(client.stats().dropped_lines, 1);
+}
+
+#[tokio::test]
+async fn a_lone_line_is_not_delayed() {
+    let server = Server::default();
+    let mut config = config(server.listen().await);
+    config.linger = Duration::from_hours(1);
+    let client = start(config);
+    assert!(client.wait_welcome_async(DEADLINE).await);
+    client.push(line("alone"));
+    server.until("the line", |seen| seen.last() == 1).await;
+    // The next ones wait for company: for a full batch here.
+    for text in numbered(2, 501) {
+        client.push(line(text));
+    }
+    server.until("a full batch", |seen| seen.last() == 501).await;
+    assert_eq!(server.seen.lock().unwrap().messages, 2);
+}
+
+#[tokio::test]
+async fn a_server_that_dies_again_and_again_loses_nothing() {
+    let dying = Script { die_after: Some((3, Code::Unavailable)), ..Script::default() };
+    let losing = Script { lose_queued: true, hold_acks: true, ..dying.clone() };
+    let server = Server::new([dying.clone(), losing.clone(), losing.clone(), dying, losing, Script::default()]);
+    let mut config = config(server.listen().await);
+    config.batch_lines = 7;
+    let client = start(config);
+    for text in numbered(1, 200) {
+        client.push(line(text));
+    }
+    assert!(client.close_async(Status::Unknown, None, DEADLINE).await.is_complete());
+    assert_eq!(server.seen.lock().unwrap().texts(), numbered(1, 200));
+    assert_eq!(client.stats().reconnects, 5);
+}
+
+#[tokio::test]
+async fn the_welcome_may_go_back() {
+    let first = Script { hold_acks: true, die_after: Some((1, Code::Unavailable)), ..Script::default() };
+    let server = Server::new([first, Script { lose_queued: true, ..Script::default() }]);
+    let client = start(config(server.listen().await));
+    for text in numbered(1, 100) {
+        client.push(line(text));
+    }
+    assert!(client.flush_async(DEADLINE).await);
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(seen.texts(), numbered(1, 100));
+    assert_eq!(seen.hellos[1].first_unacked_seq, 1);
+    assert_eq!(seen.hellos[0].producer, seen.hellos[1].producer);
+}
+
+#[tokio::test]
+async fn a_resync_is_followed() {
+    // The server claims to have 40 lines, then asks for line 11 on, which it does not have.
+    let server = Server::new([Script { queued_seq: Some(40), resync: Some(1), ..Script::default() }]);
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = start(config(address.local_addr().unwrap()));
+    for text in numbered(1, 100) {
+        client.push(line(text));
+    }
+    server.serve_on(address);
+    assert!(client.flush_async(DEADLINE).await);
+    assert_eq!(server.seen.lock().unwrap().texts(), numbered(1, 100));
+    assert_eq!(client.stats().reconnects, 0);
+}
+
+#[tokio::test]
+async fn a_fenced_client_stops_for_good() {
+    let server = Server::new([Script { die_after: Some((1, Code::Aborted)), hold_acks: true, ..Script::default() }]);
+    let client = start(config(server.listen().await));
+    client.push(line("one"));
+    until("the end", || client.stats().end.is_some()).await;
+    assert!(matches!(client.stats().end, Some(End::Fenced(_))));
+    assert!(!client.flush_async(DEADLINE).await);
+    client.push(line("two"));
+    let outcome = client.close_async(Status::Unknown, None, DEADLINE).await;
+    assert_eq!((outcome.undelivered, outcome.dropped), (1, 1));
+    assert_eq!(server.seen.lock().unwrap().hellos.len(), 1);
+}
+
+#[tokio::test]
+async fn a_refused_hello_is_not_repeated() {
+    for code in [Code::InvalidArgument, Code::FailedPrecondition, Code::OutOfRange] {
+        let server = Server::new([Script { refuse_hello: Some(code), ..Script::default() }]);
+        let client = start(config(server.listen().await));
+        assert!(!client.wait_welcome_async(DEADLINE).await);
+        let stats = client.stats();
+        assert!(matches!(stats.end, Some(End::Refused(_))), "{stats:?}");
+        assert!(stats.last_error.unwrap().contains("not you"));
+        assert_eq!(server.seen.lock().unwrap().hellos.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_exhausted_server_is_asked_again() {
+    let busy = Script { refuse_hello: Some(Code::ResourceExhausted), ..Script::default() };
+    let server = Server::new([busy.clone(), busy, Script::default()]);
+    let client = start(config(server.listen().await));
+    client.push(line("patient"));
+    assert!(client.flush_async(DEADLINE).await);
+}
+
+#[tokio::test]
+async fn one_refused_line_does_not_stop_the_others() {
+    let server = Server::new([Script { refuse_seq: Some(17), ..Script::default() }]);
+    let client = start(config(server.listen().await));
+    for text in numbered(1, 50) {
+        client.push(line(text));
+    }
+    let outcome = client.close_async(Status::Unknown, None, DEADLINE).await;
+    assert!(outcome.is_complete() && outcome.dropped == 1, "{outcome:?}");
+    let seen = server.seen.lock().unwrap();
+    let dropped = v1::Dropped { lines: 1, bytes: 7 };
+    assert_eq!(seen.entries[16].1.dropped, Some(dropped));
+    assert_eq!(seen.entries[16].1.stream, v1::Stream::System as i32);
+    assert_eq!(seen.entries.len(), 50);
+}
+
+#[tokio::test]
+async fn an_absent_server_costs_bounded_memory_and_every_loss_is_counted() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut config = config(listener.local_addr().unwrap());
+    config.max_buffer_bytes = 100_000;
+    let client = start(config);
+    for text in numbered(1, 50_000) {
+        client.push(line(text));
+        assert!(client.stats().buffered_bytes <= 100_000);
+    }
+    let server = Server::default();
+    server.serve_on(listener);
+    let outcome = client.close_async(Status::Unknown, None, DEADLINE).await;
+    assert!(outcome.is_complete(), "{outcome:?}");
+    let seen = server.seen.lock().unwrap();
+    let record = seen.entries[0].1.dropped.unwrap();
+    assert_eq!(seen.last(), 50_000);
+    assert_eq!(record.lines + seen.entries.len() as u64 - 1, 50_000);
+    assert_eq!(outcome.dropped, record.lines);
+    let lost: u64 = numbered(1, record.lines).iter().map(|text| text.len() as u64).sum();
+    assert_eq!(record.bytes, lost);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_writers_lose_nothing() {
+    let server = Server::default();
+    let mut config = config(server.listen().await);
+    config.max_buffer_bytes = 2000;
+    config.overflow = Overflow::Wait;
+    let client = Arc::new(start(config));
+    let writer = Arc::clone(&client);
+    let writing = tokio::task::spawn_blocking(move || {
+        for text in numbered(1, 1000) {
+            writer.write(Stream::Stdout, format!("{text}\n").as_bytes());
+        }
+    });
+    writing.await.unwrap();
+    for text in numbered(1001, 2000) {
+        client.push_async(line(text)).await;
+    }
+    let outcome = client.close_async(Status::Unknown, None, DEADLINE).await;
+    assert!(outcome.is_complete() && outcome.dropped == 0);
+    assert_eq!(server.seen.lock().unwrap().texts(), numbered(1, 2000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_progress_ends_when_there_is_none() {
+    let server = Server::new([Script { hold_acks: true, ..Script::default() }]);
+    let mut config = config(server.listen().await);
+    config.max_buffer_bytes = 2000;
+    config.overflow = Overflow::WaitForProgress(Duration::from_millis(200));
+    let client = Arc::new(start(config));
+    let (writer, start) = (Arc::clone(&client), Instant::now());
+    let writing = tokio::task::spawn_blocking(move || (0..1000).for_each(|n| writer.push(line(n.to_string()))));
+    writing.await.unwrap();
+    // It waited once, not once a line.
+    assert!((Duration::from_millis(200)..Duration::from_secs(5)).contains(&start.elapsed()));
+    assert!(client.stats().dropped_lines > 900);
+    let outcome = client.close_async(Status::Unknown, None, Duration::from_millis(50)).await;
+    assert_eq!(outcome.end, End::Abandoned);
+    assert_eq!(outcome.undelivered + outcome.dropped, 1000);
+}
+
+#[tokio::test]
+async fn closing_gives_up_in_time() {
+    let server = Server::new([Script { stop_reading: true, ..Script::default() }]);
+    let client = start(config(server.listen().await));
+    (0..1000).for_each(|n| client.push(line(n.to_string())));
+    let start = Instant::now();
+    let outcome = client.close_async(Status::Unknown, None, Duration::from_millis(300)).await;
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!((outcome.end, outcome.undelivered), (End::Abandoned, 1000));
+}
+
+#[tokio::test]
+async fn a_close_without_ok_is_repeated() {
+    // One message a stream: first the lines, then the Close without OK, then the Close again.
+    let dying = Script { die_after: Some((1, Code::Unavailable)), ..Script::default() };
+    let server = Server::new([dying.clone(), dying, Script::default()]);
+    let client = start(config(server.listen().await));
+    client.push(line("one"));
+    assert!(client.close_async(Status::Unknown, None, DEADLINE).await.is_complete());
+    assert_eq!(server.seen.lock().unwrap().hellos.len(), 3);
+}
+
+#[tokio::test]
+async fn unfinished_lines_are_previewed() {
+    let server = Server::default();
+    let client = start(config(server.listen().await));
+    client.write(Stream::Stdout, b"name? ");
+    server.until("a preview", |seen| !seen.frames.is_empty()).await;
+    client.write(Stream::Stdout, b"x\n");
+    assert!(client.flush_async(DEADLINE).await);
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(&seen.frames[0].message[..], b"name? ");
+    assert_eq!((seen.texts(), seen.entries[0].1.update_id), (vec!["name? x".to_owned()], seen.frames[0].update_id));
+}
+
+#[tokio::test]
+async fn commands_are_answered() {
+    let server = Server::new([Script { command: true, ..Script::default() }]);
+    let _deaf = start(config(server.listen().await));
+    server.until("an answer", |seen| seen.results.first().is_some_and(|result| !result.ok)).await;
+    let server = Server::new([Script { command: true, ..Script::default() }]);
+    let commands = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&commands);
+    let mut config = config(server.listen().await);
+    config.on_command = Some(Arc::new(move |command| hook.lock().unwrap().push(command)));
+    let client = start(config);
+    until("the command", || !commands.lock().unwrap().is_empty()).await;
+    client.reply(commands.lock().unwrap()[0].id.clone(), true, "done");
+    server.until("the reply", |seen| seen.results.first().is_some_and(|result| result.ok)).await;
+}
+
+#[tokio::test]
+async fn a_runtime_that_is_shut_down_frees_those_who_wait() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client = Client::start_on(config(listener.local_addr().unwrap()), other.handle()).unwrap();
+    client.push(line("one"));
+    other.shutdown_background();
+    let outcome = client.close_async(Status::Unknown, None, DEADLINE).await;
+    assert_eq!((outcome.end, outcome.undelivered), (End::Crashed, 1));
+}

@@ -1,0 +1,12 @@
+//! The wire of FlowForge Logs.
+//!
+//! Everything here is generated from `flowforge/logs/v1/logs.proto`, whose comments are the protocol's specification.
+
+/// Messages and service of `flowforge.logs.v1`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, rust_2018_idioms)]
+pub mod v1 {
+    tonic::include_proto!("flowforge.logs.v1");
+}
+
+/// The encoded `FileDescriptorSet` of `logs.proto`, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/logs_descriptor.bin"));

@@ -1,0 +1,72 @@
+//! Lines that were appended together. They stay together to the store and to every viewer, encoded once.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use flowforge_storage::{LogRecord, ProducerId, TaskKey};
+
+use crate::tail::event;
+
+/// One append's lines: one task, one producer, contiguous offsets. Never empty.
+#[derive(Debug)]
+pub struct Batch {
+    /// Whose lines.
+    pub task: TaskKey,
+    /// Who printed them.
+    pub producer: ProducerId,
+    /// Ascending, contiguous.
+    pub records: Vec<LogRecord>,
+    /// Sum of the records' weights, bytes.
+    pub weight: usize,
+    /// All lines as SSE events, made by the first viewer that needs them and shared by all.
+    events: OnceLock<Encoded>,
+}
+
+#[derive(Debug)]
+struct Encoded {
+    bytes: Bytes,
+    /// Where each record's event ends in `bytes`.
+    ends: Vec<u32>,
+}
+
+impl Batch {
+    /// Wraps records that have their offsets.
+    pub fn new(task: TaskKey, producer: ProducerId, records: Vec<LogRecord>) -> Self {
+        debug_assert!(!records.is_empty());
+        let weight = records.iter().map(LogRecord::weight).sum();
+        Self { task, producer, records, weight, events: OnceLock::new() }
+    }
+
+    /// First offset.
+    pub fn first(&self) -> u64 {
+        self.records.first().map_or(0, |record| record.offset)
+    }
+
+    /// Last offset.
+    pub fn last(&self) -> u64 {
+        self.records.last().map_or(0, |record| record.offset)
+    }
+
+    /// The producer's last sequence number in this batch.
+    pub fn last_seq(&self) -> u64 {
+        self.records.last().map_or(0, |record| record.seq)
+    }
+
+    /// The SSE events of the records with these indexes, as one shared slice.
+    pub fn events(&self, range: std::ops::Range<usize>) -> Bytes {
+        let encoded = self.events.get_or_init(|| self.encode());
+        let start = if range.start == 0 { 0 } else { encoded.ends[range.start - 1] as usize };
+        let end = if range.end == 0 { 0 } else { encoded.ends[range.end - 1] as usize };
+        encoded.bytes.slice(start..end.max(start))
+    }
+
+    fn encode(&self) -> Encoded {
+        let mut bytes = Vec::with_capacity(self.weight + self.records.len() * 256);
+        let mut ends = Vec::with_capacity(self.records.len());
+        for record in &self.records {
+            event::write_line(&self.task, record, &mut bytes);
+            ends.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        }
+        Encoded { bytes: bytes.into(), ends }
+    }
+}

@@ -1,0 +1,176 @@
+//! Batches between append and store, in this process's memory.
+//!
+//! Bounded: past its mark, [`Queue::admit`] does not return, and ingest stops reading. What was admitted is never dropped;
+//! it is lost with the process, which is why an ack means stored.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use tokio::time::timeout_at;
+
+use crate::broker::{Batch, Delivery, FlushLimits, QueueSize};
+
+/// How much may wait.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueLimits {
+    /// Of all tenants, bytes.
+    pub max_bytes: usize,
+    /// Of one tenant, bytes.
+    pub max_tenant_bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    limits: QueueLimits,
+    inner: Mutex<Inner>,
+    /// Rung for the writer: a line came, or a flush is wanted.
+    arrived: Notify,
+    /// Rung for ingest: there may be room.
+    freed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: VecDeque<(Instant, Arc<Batch>)>,
+    /// Waiting rows, without those under way.
+    waiting_rows: usize,
+    /// Waiting and under way.
+    size: QueueSize,
+    tenant_bytes: HashMap<Box<str>, usize>,
+    flush_now: bool,
+    draining: bool,
+}
+
+impl Queue {
+    pub(super) fn new(limits: QueueLimits) -> Self {
+        Self { limits, inner: Mutex::default(), arrived: Notify::new(), freed: Notify::new() }
+    }
+
+    /// The caller holds the task's lock, so batches of one task come in offset order.
+    pub(super) fn push(&self, batch: Arc<Batch>) {
+        let mut inner = self.lock();
+        let rows = batch.records.len();
+        inner.waiting_rows += rows;
+        inner.size.rows += rows;
+        inner.size.bytes += batch.weight;
+        add_tenant_bytes(&mut inner.tenant_bytes, &batch);
+        inner.waiting.push_back((Instant::now(), batch));
+        drop(inner);
+        self.arrived.notify_one();
+    }
+
+    /// Someone waits for what is queued: do not wait for more.
+    pub(super) fn flush_now(&self) {
+        self.lock().flush_now = true;
+        self.arrived.notify_one();
+    }
+
+    /// From now on nothing waits for company.
+    pub(super) fn drain(&self) {
+        self.lock().draining = true;
+        self.arrived.notify_one();
+    }
+
+    pub(super) async fn admit(&self, tenant: &str) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable(); // Before looking, so that room made in between is not missed.
+            if self.has_room(tenant) {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    fn has_room(&self, tenant: &str) -> bool {
+        let inner = self.lock();
+        inner.size.bytes < self.limits.max_bytes
+            && inner.tenant_bytes.get(tenant).is_none_or(|bytes| *bytes < self.limits.max_tenant_bytes)
+    }
+
+    /// Waits until the limits call for a flush, then takes what they allow. Cancel-safe: nothing is taken before the end.
+    pub(super) async fn take(&self, limits: &FlushLimits) -> Delivery {
+        loop {
+            match self.try_take(limits) {
+                Take::Ready(delivery) => return delivery,
+                Take::NotBefore(due) => {
+                    let _ = timeout_at(due.into(), self.arrived.notified()).await;
+                }
+                Take::Empty => self.arrived.notified().await,
+            }
+        }
+    }
+
+    fn try_take(&self, limits: &FlushLimits) -> Take {
+        let mut inner = self.lock();
+        let Some((oldest, _)) = inner.waiting.front() else {
+            inner.flush_now = false;
+            return Take::Empty;
+        };
+        let due = *oldest + limits.max_delay;
+        let ready = inner.draining || inner.flush_now || inner.waiting_rows >= limits.max_rows || due <= Instant::now();
+        if !ready {
+            return Take::NotBefore(due);
+        }
+        let (mut batches, mut rows) = (Vec::new(), 0);
+        while let Some((_, batch)) = inner.waiting.front() {
+            let more = batch.records.len();
+            if !batches.is_empty() && rows + more > limits.hard_max_rows {
+                break;
+            }
+            rows += more;
+            batches.extend(inner.waiting.pop_front().map(|(_, batch)| batch));
+        }
+        inner.waiting_rows -= rows;
+        inner.flush_now = inner.flush_now && !inner.waiting.is_empty();
+        Take::Ready(Delivery { batches })
+    }
+
+    /// These are stored: their room is free.
+    pub(super) fn release(&self, batches: &[Arc<Batch>]) {
+        let mut inner = self.lock();
+        for batch in batches {
+            inner.size.rows -= batch.records.len();
+            inner.size.bytes -= batch.weight;
+            let tenant = batch.task.tenant();
+            if let Some(bytes) = inner.tenant_bytes.get_mut(tenant) {
+                *bytes -= batch.weight;
+                if *bytes == 0 {
+                    inner.tenant_bytes.remove(tenant);
+                }
+            }
+        }
+        drop(inner);
+        self.freed.notify_waiters();
+    }
+
+    pub(super) fn size(&self) -> QueueSize {
+        self.lock().size
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Take {
+    Ready(Delivery),
+    NotBefore(Instant),
+    Empty,
+}
+
+fn add_tenant_bytes(tenants: &mut HashMap<Box<str>, usize>, batch: &Batch) {
+    let tenant = batch.task.tenant();
+    if let Some(bytes) = tenants.get_mut(tenant) {
+        *bytes += batch.weight;
+    } else {
+        tenants.insert(tenant.into(), batch.weight);
+    }
+}
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

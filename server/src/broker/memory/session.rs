@@ -1,0 +1,92 @@
+//! One producer's open stream, on the broker's side.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use flowforge_storage::{LogStore, Outcome, ProducerId};
+use tokio::sync::watch;
+
+use super::TaskSlot;
+use super::queue::Queue;
+use super::state::{Opened, lease_until};
+use crate::broker::{BrokerError, FrameEvent, NewLine, ProducerHello, ProducerSession, Progress, Welcome};
+use crate::clock::now_ms;
+
+/// While it lives the producer's lease is held; dropping it starts the lease's clock.
+pub(super) struct MemorySession {
+    slot: Arc<TaskSlot>,
+    queue: Arc<Queue>,
+    store: Arc<dyn LogStore>,
+    producer: ProducerId,
+    welcome: Welcome,
+    progress: watch::Receiver<Progress>,
+    lease: Duration,
+}
+
+impl MemorySession {
+    pub(super) fn new(
+        slot: Arc<TaskSlot>,
+        queue: Arc<Queue>,
+        store: Arc<dyn LogStore>,
+        hello: &ProducerHello,
+        opened: Opened,
+        lease: Duration,
+    ) -> Self {
+        let Opened { welcome, progress, rows: _ } = opened;
+        Self { slot, queue, store, producer: hello.producer, welcome, progress, lease }
+    }
+}
+
+#[async_trait]
+impl ProducerSession for MemorySession {
+    fn producer(&self) -> ProducerId {
+        self.producer
+    }
+
+    fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    async fn append(&mut self, first_seq: u64, lines: Vec<NewLine>) -> Result<(), BrokerError> {
+        let published = {
+            let mut state = self.slot.lock();
+            let records = state.append(self.producer, self.welcome.generation, first_seq, lines, now_ms())?;
+            self.slot.publish(&self.queue, self.producer, records)
+        };
+        if published {
+            self.slot.feed.wake();
+        }
+        Ok(())
+    }
+
+    fn frame(&self, frame: FrameEvent) {
+        self.slot.feed.push_frame(frame);
+    }
+
+    async fn close(&mut self, final_seq: u64, outcome: Outcome) -> Result<(), BrokerError> {
+        let last = {
+            let mut state = self.slot.lock();
+            let rows = state.close(self.producer, self.welcome.generation, final_seq, outcome, now_ms())?;
+            self.slot.publish(&self.queue, ProducerId::SERVER, rows);
+            state.end
+        };
+        self.slot.feed.wake();
+        self.queue.flush_now();
+        let mut stored = self.slot.stored.subscribe();
+        // The slot, and with it the sender, is held by `self`: this cannot fail.
+        let _ = stored.wait_for(|stored| *stored >= last).await;
+        self.slot.persist(self.store.as_ref()).await?;
+        Ok(())
+    }
+}
+
+impl Drop for MemorySession {
+    fn drop(&mut self) {
+        self.slot.lock().release(self.producer, self.welcome.generation, lease_until(self.lease));
+    }
+}

@@ -1,0 +1,376 @@
+//! One task's state machine: numbers in, records out. No lock, no clock, no input or output of its own, so that it can be
+//! tested against a model.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flowforge_storage::{EpochStart, LogRecord, Outcome, ProducerId, ProducerRecord, TaskRecord, TaskStatus};
+use tokio::sync::watch;
+
+use crate::broker::position::EndInfo;
+use crate::broker::{BrokerError, NewLine, Position, ProducerHello, Progress, Welcome, record_of, rows};
+
+/// A task in memory.
+#[derive(Debug, Default)]
+pub(super) struct TaskState {
+    /// `None` until the first Hello of all.
+    pub(super) record: Option<Arc<TaskRecord>>,
+    /// The record's version that the store has.
+    pub(super) persisted_version: u64,
+    /// Last offset given.
+    pub(super) end: u64,
+    /// Last offset stored.
+    pub(super) stored: u64,
+    /// Of the newest row: the broker's clock must not go back within a task.
+    pub(super) last_created_ms: i64,
+    pub(super) producers: HashMap<ProducerId, Producer>,
+}
+
+/// One producer of the task, past or present.
+#[derive(Debug)]
+pub(super) struct Producer {
+    progress: watch::Sender<Progress>,
+    lease: Lease,
+}
+
+/// Whether anyone speaks for the producer.
+#[derive(Debug, Clone, Copy)]
+enum Lease {
+    /// A session is open; HTTP/2 keep-alive notices when its peer is gone.
+    Held,
+    /// No session; the producer counts as lost from then on.
+    Until(Instant),
+}
+
+/// What opening a session gives.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) welcome: Welcome,
+    pub(super) progress: watch::Receiver<Progress>,
+    /// The gap row, if lines are missing for good.
+    pub(super) rows: Vec<LogRecord>,
+}
+
+impl TaskState {
+    /// Where the task stands.
+    pub(super) fn position(&self) -> Position {
+        Position { record: self.record.clone(), end: self.end, stored: self.stored }
+    }
+
+    /// Makes a producer known that the store has lines of; its lease begins anew.
+    pub(super) fn restore_producer(&mut self, id: ProducerId, stored_seq: u64, lease_until: Instant) {
+        let progress = Progress { generation: 0, queued_seq: stored_seq, stored_seq };
+        let producer = Producer { progress: watch::Sender::new(progress), lease: Lease::Until(lease_until) };
+        self.producers.entry(id).or_insert(producer);
+    }
+
+    /// A producer says Hello.
+    pub(super) fn open(
+        &mut self,
+        hello: &ProducerHello,
+        max_producers: usize,
+        now_ms: i64,
+    ) -> Result<Opened, BrokerError> {
+        self.join(hello, max_producers, now_ms)?;
+        let producer = self
+            .producers
+            .entry(hello.producer)
+            .or_insert_with(|| Producer { progress: watch::Sender::new(Progress::default()), lease: Lease::Held });
+        producer.lease = Lease::Held;
+        // Raising the generation in the watched value is what tells the older session that it is fenced.
+        producer.progress.send_modify(|progress| progress.generation += 1);
+        let progress = *producer.progress.borrow();
+        let receiver = producer.progress.subscribe();
+
+        let expected = progress.queued_seq + 1;
+        let rows = if hello.first_unacked_seq > expected {
+            let missing = rows::gap(now_ms, expected, hello.first_unacked_seq - 1);
+            self.append(hello.producer, progress.generation, expected, vec![missing], now_ms)?
+        } else {
+            Vec::new()
+        };
+        let queued_seq = receiver.borrow().queued_seq;
+        let epoch = self.position().epoch().epoch;
+        let welcome = Welcome { epoch, generation: progress.generation, queued_seq, stored_seq: progress.stored_seq };
+        Ok(Opened { welcome, progress: receiver, rows })
+    }
+
+    /// Puts the producer into the record, reopening the task where that is due.
+    fn join(&mut self, hello: &ProducerHello, max_producers: usize, now_ms: i64) -> Result<(), BrokerError> {
+        let (end, new_record) = (self.end, self.record.is_none());
+        let record = self.record.get_or_insert_with(|| Arc::new(new_task(hello, end, now_ms)));
+        let id = hello.producer.to_string();
+        let known = record.producers.iter().position(|producer| producer.id == id);
+        if known.is_some_and(|at| is_closed(&record.producers[at])) {
+            return Ok(()); // It comes back only to learn that its Close is stored; new lines would reopen the task.
+        }
+        let before = Arc::clone(record);
+        let record = Arc::make_mut(record);
+        if record.status != TaskStatus::Running {
+            if known.is_none() {
+                begin_attempt(record, end, now_ms);
+            }
+            reopen(record);
+        }
+        describe(record, hello);
+        match known {
+            Some(at) => record.producers[at].outcome = None,
+            None if record.producers.len() >= max_producers => {
+                self.record = if new_record { None } else { Some(before) };
+                return Err(BrokerError::TooManyProducers(max_producers));
+            }
+            None => record.producers.push(ProducerRecord { id, owner: hello.owner, outcome: None }),
+        }
+        if new_record || *record != *before {
+            bump(record, now_ms);
+        }
+        Ok(())
+    }
+
+    /// Gives offsets to the lines that are not here yet. `first_seq` is the number of the first line.
+    pub(super) fn append(
+        &mut self,
+        id: ProducerId,
+        generation: u64,
+        first_seq: u64,
+        lines: Vec<NewLine>,
+        now_ms: i64,
+    ) -> Result<Vec<LogRecord>, BrokerError> {
+        let progress = self.check_fence(id, generation)?;
+        if first_seq > progress.queued_seq + 1 {
+            return Err(BrokerError::Gap { expected_seq: progress.queued_seq + 1 });
+        }
+        let epoch = self.position().epoch().epoch;
+        let created_at_ms = now_ms.max(self.last_created_ms);
+        let (mut seq, mut queued, mut lost) = (first_seq - 1, progress.queued_seq, 0);
+        let mut records = Vec::with_capacity(lines.len());
+        for line in lines {
+            let begin = seq + 1;
+            seq += line.seq_count();
+            if seq <= queued {
+                continue;
+            }
+            let Some(line) = without_known_part(line, begin, queued, created_at_ms) else { continue };
+            lost += line.dropped.map_or(0, |run| run.lines);
+            queued = seq;
+            self.end += 1;
+            records.push(record_of(line, id, seq, self.end, epoch, created_at_ms));
+        }
+        if records.is_empty() {
+            return Ok(records);
+        }
+        self.last_created_ms = created_at_ms;
+        self.producer(id).progress.send_modify(|progress| progress.queued_seq = queued);
+        self.note_lines(id, lost, now_ms);
+        Ok(records)
+    }
+
+    /// Keeps the record true after lines: counts losses, and reopens what was closed too early.
+    fn note_lines(&mut self, id: ProducerId, lost: u64, now_ms: i64) {
+        let Some(record) = self.record.as_mut() else { return };
+        let text = id.to_string();
+        let closed = record.producers.iter().position(|producer| producer.id == text && producer.outcome.is_some());
+        if lost == 0 && closed.is_none() {
+            return;
+        }
+        let record = Arc::make_mut(record);
+        record.dropped += lost;
+        if let Some(at) = closed {
+            record.producers[at].outcome = None;
+            reopen(record);
+        }
+        bump(record, now_ms);
+    }
+
+    /// A producer is done. Returns the end row if it was the last one.
+    pub(super) fn close(
+        &mut self,
+        id: ProducerId,
+        generation: u64,
+        final_seq: u64,
+        outcome: Outcome,
+        now_ms: i64,
+    ) -> Result<Vec<LogRecord>, BrokerError> {
+        let progress = self.check_fence(id, generation)?;
+        if final_seq > progress.queued_seq {
+            return Err(BrokerError::Gap { expected_seq: progress.queued_seq + 1 });
+        }
+        if final_seq < progress.queued_seq {
+            return Err(BrokerError::Invalid(format!(
+                "close.final_seq is {final_seq}, but this producer has already sent up to {}",
+                progress.queued_seq
+            )));
+        }
+        Ok(self.finish(id, outcome, now_ms).into_iter().collect())
+    }
+
+    /// Ends every open producer whose lease ran out. Returns the end row if none is left.
+    pub(super) fn expire(&mut self, now: Instant, now_ms: i64) -> Option<LogRecord> {
+        let record = self.record.as_ref()?;
+        let lost: Vec<ProducerId> = record
+            .producers
+            .iter()
+            .filter(|producer| producer.outcome.is_none())
+            .filter_map(|producer| ProducerId::from_hex(&producer.id))
+            .filter(|id| self.producers.get(id).is_none_or(|producer| producer.lease_is_over(now)))
+            .collect();
+        let outcome = Outcome { status: TaskStatus::Lost, exit_code: None };
+        lost.into_iter().filter_map(|id| self.finish(id, outcome, now_ms)).last()
+    }
+
+    /// Notes a producer's outcome; ends the attempt when it was the last.
+    fn finish(&mut self, id: ProducerId, outcome: Outcome, now_ms: i64) -> Option<LogRecord> {
+        let text = id.to_string();
+        let record = Arc::make_mut(self.record.as_mut()?);
+        let producer =
+            record.producers.iter_mut().find(|producer| producer.id == text && producer.outcome.is_none())?;
+        producer.outcome = Some(outcome);
+        bump(record, now_ms);
+        if record.producers.iter().any(|producer| producer.outcome.is_none()) {
+            return None;
+        }
+        let decisive = record.producers.iter().find(|producer| producer.owner).or_else(|| record.producers.first());
+        let outcome = decisive.and_then(|producer| producer.outcome).unwrap_or(outcome);
+        self.last_created_ms = now_ms.max(self.last_created_ms);
+        record.status = outcome.status;
+        record.exit_code = outcome.exit_code;
+        record.ended_at_ms = Some(self.last_created_ms);
+        self.end += 1;
+        let info = EndInfo::of(record, self.end)?;
+        let line = rows::end(self.last_created_ms, &info);
+        Some(record_of(line, ProducerId::SERVER, 0, self.end, record.epoch().epoch, self.last_created_ms))
+    }
+
+    /// The session of this generation is gone: the lease begins.
+    pub(super) fn release(&mut self, id: ProducerId, generation: u64, until: Instant) {
+        if let Some(producer) = self.producers.get_mut(&id)
+            && producer.progress.borrow().generation == generation
+        {
+            producer.lease = Lease::Until(until);
+        }
+    }
+
+    /// Lines up to `offset` are stored, this producer's up to `seq`.
+    pub(super) fn mark_stored(&mut self, id: ProducerId, seq: u64, offset: u64) {
+        self.stored = self.stored.max(offset);
+        if let Some(producer) = self.producers.get(&id) {
+            producer.progress.send_if_modified(|progress| {
+                let moved = seq > progress.stored_seq;
+                progress.stored_seq = progress.stored_seq.max(seq);
+                moved
+            });
+        }
+    }
+
+    /// The record has changes that the store may have now: the record of an ended task only once its end row is stored,
+    /// so that a crash between the two leaves a task that is still running and ends again.
+    pub(super) fn record_to_persist(&self) -> Option<Arc<TaskRecord>> {
+        let record = self.record.as_ref().filter(|record| record.version != self.persisted_version)?;
+        let may = record.status == TaskStatus::Running || self.stored == self.end;
+        may.then(|| Arc::clone(record))
+    }
+
+    /// Nothing would be lost by forgetting this task.
+    pub(super) fn is_forgettable(&self) -> bool {
+        match &self.record {
+            None => true,
+            Some(record) => {
+                record.status != TaskStatus::Running
+                    && self.stored == self.end
+                    && record.version == self.persisted_version
+            }
+        }
+    }
+
+    fn check_fence(&self, id: ProducerId, generation: u64) -> Result<Progress, BrokerError> {
+        let progress = self.producers.get(&id).map(|producer| *producer.progress.borrow()).unwrap_or_default();
+        if progress.generation == generation { Ok(progress) } else { Err(BrokerError::Fenced(id)) }
+    }
+
+    fn producer(&mut self, id: ProducerId) -> &mut Producer {
+        self.producers
+            .entry(id)
+            .or_insert_with(|| Producer { progress: watch::Sender::new(Progress::default()), lease: Lease::Held })
+    }
+}
+
+impl Producer {
+    fn lease_is_over(&self, now: Instant) -> bool {
+        matches!(self.lease, Lease::Until(until) if until <= now)
+    }
+}
+
+/// When a lease that begins now ends.
+pub(super) fn lease_until(lease: Duration) -> Instant {
+    Instant::now() + lease
+}
+
+fn is_closed(producer: &ProducerRecord) -> bool {
+    producer.outcome.is_some_and(|outcome| outcome.status != TaskStatus::Lost)
+}
+
+fn new_task(hello: &ProducerHello, end: u64, now_ms: i64) -> TaskRecord {
+    TaskRecord {
+        task: hello.task.clone(),
+        version: 0,
+        workflow_id: String::new(),
+        name: String::new(),
+        labels: hello.labels.clone(),
+        attempt: hello.attempt.max(1),
+        attempt_base: end,
+        dropped: 0,
+        status: TaskStatus::Running,
+        exit_code: None,
+        created_at_ms: now_ms,
+        started_at_ms: now_ms,
+        ended_at_ms: None,
+        epochs: vec![EpochStart { epoch: now_ms.max(1) as u64, base: end }],
+        producers: Vec::new(),
+    }
+}
+
+/// What is said of a task later adds to what was said before.
+fn describe(record: &mut TaskRecord, hello: &ProducerHello) {
+    if !hello.workflow_id.is_empty() {
+        record.workflow_id.clone_from(&hello.workflow_id);
+    }
+    if !hello.name.is_empty() {
+        record.name.clone_from(&hello.name);
+    }
+    record.labels.extend(hello.labels.clone());
+    record.attempt = record.attempt.max(hello.attempt);
+}
+
+fn begin_attempt(record: &mut TaskRecord, end: u64, now_ms: i64) {
+    record.attempt += 1;
+    record.attempt_base = end;
+    record.dropped = 0;
+    record.started_at_ms = now_ms;
+    record.producers.clear();
+}
+
+fn reopen(record: &mut TaskRecord) {
+    record.status = TaskStatus::Running;
+    record.exit_code = None;
+    record.ended_at_ms = None;
+}
+
+fn bump(record: &mut TaskRecord, now_ms: i64) {
+    record.version = (record.version + 1).max(now_ms.max(0) as u64);
+}
+
+/// A dropped run may overlap what has arrived: only its unknown part counts. Its row is written here, with our numbers.
+fn without_known_part(line: NewLine, begin: u64, queued: u64, now_ms: i64) -> Option<NewLine> {
+    let Some(run) = line.dropped else { return Some(line) };
+    if line.stream == flowforge_storage::Stream::System && !line.fields.is_empty() {
+        return Some(line); // Our own gap row.
+    }
+    let first = begin.max(queued + 1);
+    let lines = (begin + run.lines).checked_sub(first).filter(|lines| *lines > 0)?;
+    Some(rows::dropped(now_ms, first, crate::broker::DroppedRun { lines, bytes: run.bytes }))
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

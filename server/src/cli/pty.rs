@@ -1,0 +1,118 @@
+//! `run --pty`: the command sees a terminal, and ours becomes its window.
+
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _, stdin};
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, Once, PoisonError};
+
+use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use tokio::process::Child;
+
+use super::echo::read_some;
+use super::notice;
+
+/// Our side of the command's terminal.
+#[derive(Debug)]
+pub(super) struct Terminal(OwnedFd);
+
+impl Terminal {
+    /// Starts the command on a new terminal, as large as ours.
+    pub(super) fn spawn(
+        argv: &[std::ffi::OsString],
+        env: Vec<(&'static str, String)>,
+    ) -> Result<(Self, Child), pty_process::Error> {
+        let (pty, pts) = pty_process::open()?;
+        if let Some(size) = our_size() {
+            pty.resize(pty_process::Size::new(size.ws_row, size.ws_col))?;
+        }
+        let child = pty_process::Command::new(&argv[0]).args(&argv[1..]).envs(env).spawn(pts)?;
+        let fd = OwnedFd::from(pty);
+        // It is read and written by threads, like a pipe.
+        rustix::io::ioctl_fionbio(&fd, false)?;
+        Ok((Self(fd), child))
+    }
+
+    /// For reading what the command prints.
+    pub(super) fn reader(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
+
+    /// Makes it as large as ours is now.
+    pub(super) fn follow_size(&self) {
+        if let Some(size) = our_size() {
+            // A command that is gone does not care.
+            let _ = tcsetwinsize(&self.0, size);
+        }
+    }
+
+    /// Passes our standard input on, on a thread that ends with the process. At its end the command reads its end too.
+    pub(super) fn forward_stdin(&self) -> io::Result<()> {
+        /// What a terminal takes as the end of the input at the beginning of a line: Ctrl-D.
+        const END_OF_TRANSMISSION: &[u8] = &[4];
+        let mut to = File::from(self.0.try_clone()?);
+        std::thread::Builder::new().name("flowforge-stdin".to_owned()).spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Some(bytes) = read_some(&mut stdin().lock(), &mut buffer) {
+                if to.write_all(bytes).is_err() {
+                    return;
+                }
+            }
+            let _ = to.write_all(END_OF_TRANSMISSION);
+        })?;
+        Ok(())
+    }
+}
+
+fn our_size() -> Option<Winsize> {
+    tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(stdin())).ok()
+}
+
+/// What our terminal was set to before.
+static SAVED: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Our terminal passes every key on, until this is dropped.
+#[derive(Debug)]
+pub(super) struct RawMode(());
+
+impl RawMode {
+    /// `None` if standard input is not a terminal.
+    pub(super) fn enter() -> io::Result<Option<Self>> {
+        if !stdin().is_terminal() {
+            return Ok(None);
+        }
+        let saved = tcgetattr(stdin())?;
+        let mut raw = saved.clone();
+        raw.make_raw();
+        *SAVED.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        restore_on_panic();
+        tcsetattr(stdin(), OptionalActions::Now, &raw)?;
+        notice::set_raw_terminal(true);
+        Ok(Some(Self(())))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+fn restore() {
+    let saved = SAVED.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(saved) = saved {
+        let _ = tcsetattr(stdin(), OptionalActions::Now, &saved);
+        notice::set_raw_terminal(false);
+    }
+}
+
+/// A panic aborts in release builds and drops nothing; the terminal must not stay raw.
+fn restore_on_panic() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            restore();
+            before(info);
+        }));
+    });
+}

@@ -1,0 +1,350 @@
+//! `flowforge run`: runs a command and streams what it prints.
+//!
+//! **Invariants**
+//! - The command's exit code is ours, whatever becomes of the server.
+//! - The terminal comes first: a byte is echoed before it is shipped, and shipping never holds it up for longer than
+//!   [`PATIENCE`] without progress.
+//! - The output is read to its end. Only a process that the command left behind, and that holds the output open, can cut
+//!   it off, after `--linger`.
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use flowforge_client::{Client, CloseOutcome, End, Entry, Mode, Overflow, Status, Stream};
+use rustix::process::Signal;
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+
+use super::echo::{self, Echo};
+use super::pty::{RawMode, Terminal};
+use super::signals::{self, Signals};
+use super::{TaskArgs, notice, small_runtime, usage};
+
+/// How much the command may print ahead of the server.
+const BUFFER_BYTES: usize = 64 << 20;
+/// A full buffer holds the command up while the server makes progress, and this long when it does not.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A server that has never answered is not waited for any longer than this at the end.
+const ABSENT_SERVER_WAIT: Duration = Duration::from_secs(2);
+
+/// Arguments of `flowforge run`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct RunArgs {
+    /// Task id [default: <program>-<UTC time>-<random>]
+    #[arg(long, value_name = "ID", env = "FLOWFORGE_TASK_ID")]
+    task: Option<String>,
+    #[command(flatten)]
+    target: TaskArgs,
+    /// Keep every byte: do not collapse progress bars (lines rewritten with \r)
+    #[arg(long)]
+    raw: bool,
+    /// Give the command a terminal, so that it colours and shows progress as it does for people
+    #[arg(long)]
+    pty: bool,
+    /// Do not print the viewer's address
+    #[arg(long, short)]
+    quiet: bool,
+    /// Seconds to wait for output that processes left behind by the command hold open
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_seconds)]
+    linger: Duration,
+    /// Seconds to wait at the end until the server has stored everything
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = parse_seconds)]
+    flush_timeout: Duration,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  flowforge run -- python train.py --epochs 3
+  flowforge run --task build-7 --label branch=main -- make -j8
+  flowforge run --pty -- cargo build
+
+The exit code is the command's own (128 + signal; 127 not found, 126 not executable), also without a server.
+
+Environment:
+  FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_WORKFLOW_ID, FLOWFORGE_TENANT_ID
+  NO_COLOR    no colours in our own messages
+The command gets FLOWFORGE_SUPERVISED=1, FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_TENANT_ID, and
+PYTHONUNBUFFERED=1 unless that is set.";
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// Runs the command; its exit code.
+pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
+    let task_id = args.task.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| new_task_id(&args.command[0]));
+    let mut config = args.target.client_config(&task_id);
+    config.owner = true;
+    config.max_buffer_bytes = BUFFER_BYTES;
+    config.overflow = Overflow::WaitForProgress(PATIENCE);
+    config.mode = if args.raw { Mode::Raw } else { Mode::Collapse };
+    config.strip_cr = args.pty;
+    let runtime = small_runtime()?;
+    let code = runtime.block_on(async {
+        let signals = Signals::install()?;
+        let client = Arc::new(Client::start(config).map_err(usage)?);
+        let supervisor = Supervisor { args, task_id, client, signals, announced: false };
+        Box::pin(supervisor.run()).await
+    })?;
+    Ok(ExitCode::from(code))
+}
+
+/// `<program>-<UTC yyyymmdd-hhmmss>-<6 random>`, within the rule for ids.
+fn new_task_id(program: &OsString) -> String {
+    let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
+    let name: String = name.chars().map(safe).take(64).collect();
+    let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    let name = if name.is_empty() { "task" } else { name };
+    let time = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
+    let random: String = (0..6).map(|_| fastrand::char('a'..='z')).collect();
+    format!("{name}-{time}-{random}")
+}
+
+struct Supervisor {
+    args: RunArgs,
+    task_id: String,
+    client: Arc<Client>,
+    signals: Signals,
+    /// The viewer's address was printed.
+    announced: bool,
+}
+
+/// A command that runs.
+struct Running {
+    child: Child,
+    outputs: Vec<oneshot::Receiver<()>>,
+    /// Nothing is read any more.
+    stop: Arc<AtomicBool>,
+    terminal: Option<Terminal>,
+    raw_mode: Option<RawMode>,
+}
+
+impl Supervisor {
+    async fn run(mut self) -> anyhow::Result<u8> {
+        let code = match self.spawn() {
+            Ok(mut running) => {
+                let status = self.supervise(&mut running).await?;
+                self.drain_output(&mut running).await;
+                // The terminal is ours again before anything is said about the delivery.
+                running.raw_mode = None;
+                exit_code(status)
+            }
+            Err(error) => {
+                let (code, text) = describe_spawn_error(&error, &self.args.command[0]);
+                notice::error(&text);
+                self.client.push(Entry::new(Stream::Stderr, format!("flowforge: {text}")));
+                code
+            }
+        };
+        let outcome = self.deliver(code).await;
+        self.announce();
+        self.report(&outcome);
+        Ok(code)
+    }
+
+    fn spawn(&self) -> io::Result<Running> {
+        if self.args.pty { self.spawn_on_pty() } else { self.spawn_on_pipes() }
+    }
+
+    fn spawn_on_pipes(&self) -> io::Result<Running> {
+        let argv = &self.args.command;
+        let (out, out_writer) = io::pipe()?;
+        let (err, err_writer) = io::pipe()?;
+        let mut command = Command::new(&argv[0]);
+        command.args(&argv[1..]).envs(self.environment()).stdout(out_writer).stderr(err_writer);
+        let child = command.spawn()?;
+        // The writing ends in it must close, or reading never ends.
+        drop(command);
+        let stop = Arc::new(AtomicBool::new(false));
+        let copy = |source, echo, stream| echo::copy(source, echo, self.client.clone(), stream, stop.clone());
+        let outputs = vec![
+            copy(out.into(), Echo::to(&io::stdout()), Stream::Stdout)?,
+            copy(err.into(), Echo::to(&io::stderr()), Stream::Stderr)?,
+        ];
+        Ok(Running { child, outputs, stop, terminal: None, raw_mode: None })
+    }
+
+    fn spawn_on_pty(&self) -> io::Result<Running> {
+        let (terminal, child) =
+            Terminal::spawn(&self.args.command, self.environment()).map_err(|error| match error {
+                pty_process::Error::Io(error) => error,
+                other => io::Error::other(other),
+            })?;
+        let raw_mode = RawMode::enter()?;
+        terminal.forward_stdin()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let echo = Echo::to(&io::stdout());
+        let output = echo::copy(terminal.reader()?, echo, self.client.clone(), Stream::Stdout, stop.clone())?;
+        Ok(Running { child, outputs: vec![output], stop, terminal: Some(terminal), raw_mode })
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        let target = &self.args.target;
+        let mut env = vec![
+            ("FLOWFORGE_SUPERVISED", "1".to_owned()),
+            ("FLOWFORGE_TASK_ID", self.task_id.clone()),
+            ("FLOWFORGE_SERVER", target.server.clone()),
+        ];
+        let tenant = if target.tenant.is_empty() { "default" } else { &target.tenant };
+        env.push(("FLOWFORGE_TENANT_ID", tenant.to_owned()));
+        if !target.workflow.is_empty() {
+            env.push(("FLOWFORGE_WORKFLOW_ID", target.workflow.clone()));
+        }
+        // Python buffers what goes to a pipe; lines would come in blocks of 8 KiB.
+        if std::env::var_os("PYTHONUNBUFFERED").is_none() {
+            env.push(("PYTHONUNBUFFERED", "1".to_owned()));
+        }
+        env
+    }
+
+    /// Passes signals on until the command has ended.
+    async fn supervise(&mut self, running: &mut Running) -> io::Result<ExitStatus> {
+        let client = Arc::clone(&self.client);
+        let welcome = client.wait_welcome_async(Duration::MAX);
+        tokio::pin!(welcome);
+        let mut waiting = true;
+        loop {
+            tokio::select! {
+                status = running.child.wait() => return status,
+                signal = self.signals.next() => forward(signal, running),
+                _ = &mut welcome, if waiting => {
+                    waiting = false;
+                    self.announce();
+                }
+            }
+        }
+    }
+
+    /// Reads what the command has left in the pipes.
+    async fn drain_output(&mut self, running: &mut Running) {
+        let outputs = std::mem::take(&mut running.outputs);
+        let all = async {
+            for output in outputs {
+                let _ = output.await;
+            }
+        };
+        tokio::select! {
+            () = all => return,
+            () = tokio::time::sleep(self.args.linger) => {
+                notice::warning("the command left a process behind that holds its output open; not waiting for it");
+            }
+            () = twice(&mut self.signals, "reading the rest of the output") => {}
+        }
+        running.stop.store(true, Ordering::Release);
+    }
+
+    /// Waits until everything is stored, within reason.
+    async fn deliver(&mut self, code: u8) -> CloseOutcome {
+        let status = if code == 0 { Status::Succeeded } else { Status::Failed };
+        let give_up = async {
+            let absent_wait = ABSENT_SERVER_WAIT.min(self.args.flush_timeout);
+            if self.client.wait_welcome_async(absent_wait).await {
+                tokio::time::sleep(self.args.flush_timeout).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = self.client.close_async(status, Some(i32::from(code)), Duration::MAX) => outcome,
+            () = give_up => self.client.abandon(),
+            () = twice(&mut self.signals, "delivering") => self.client.abandon(),
+        }
+    }
+
+    /// Says once where people look at the task.
+    fn announce(&mut self) {
+        if self.announced || self.args.quiet {
+            return;
+        }
+        if let Some(url) = self.client.viewer_url() {
+            self.announced = true;
+            notice::info(&url);
+        }
+    }
+
+    fn report(&self, outcome: &CloseOutcome) {
+        let because = outcome.error.as_ref().map(|error| format!(" ({error})")).unwrap_or_default();
+        let server = &self.args.target.server;
+        match &outcome.end {
+            End::Refused(reason) => notice::warning(&format!("{server} refused the task: {reason}")),
+            End::Fenced(reason) => notice::warning(&format!("another producer took over: {reason}")),
+            _ => {}
+        }
+        if outcome.undelivered > 0 {
+            notice::warning(&format!("{} not delivered to {server}{because}", notice::lines(outcome.undelivered)));
+        } else if !outcome.is_complete() && !self.args.quiet {
+            notice::warning(&format!("the end of the task was not delivered to {server}{because}"));
+        }
+        if outcome.dropped > 0 {
+            notice::warning(&format!("{} dropped: the server was too slow or away", notice::lines(outcome.dropped)));
+        }
+    }
+}
+
+fn forward(signal: Signal, running: &Running) {
+    if signal == Signal::WINCH {
+        // Without a pty the command has our terminal and is told by the kernel.
+        if let Some(terminal) = &running.terminal {
+            terminal.follow_size();
+        }
+        return;
+    }
+    if let Some(pid) = running.child.id() {
+        signals::forward(signal, pid, running.terminal.is_some());
+    }
+}
+
+/// Ends at the second SIGINT or SIGTERM: the first may have been meant for the command.
+async fn twice(signals: &mut Signals, doing: &str) {
+    signals.asked_to_stop().await;
+    notice::info(&format!("still {doing}; once more to give up"));
+    signals.asked_to_stop().await;
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code & 0xFF).unwrap_or(1)
+}
+
+/// As a shell does: 127 not found, 126 found and not executable.
+fn describe_spawn_error(error: &io::Error, program: &OsString) -> (u8, String) {
+    let program = program.to_string_lossy();
+    match error.kind() {
+        ErrorKind::NotFound => (127, format!("{program}: command not found")),
+        _ => (126, format!("{program}: cannot be run: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_ids_are_valid() {
+        for program in ["/usr/bin/python3", "a b", "日本", "-x", "", &"y".repeat(300), ".hidden."] {
+            let id = new_task_id(&OsString::from(program));
+            assert!(flowforge_client::is_valid_id(&id), "{id}");
+        }
+        assert!(new_task_id(&OsString::from("/bin/sh")).starts_with("sh-2"));
+    }
+
+    #[test]
+    fn exit_codes_are_those_of_a_shell() {
+        assert_eq!(exit_code(ExitStatus::from_raw(3 << 8)), 3);
+        assert_eq!(exit_code(ExitStatus::from_raw(9)), 137);
+        let missing = io::Error::from(ErrorKind::NotFound);
+        assert_eq!(describe_spawn_error(&missing, &OsString::from("x")).0, 127);
+    }
+}

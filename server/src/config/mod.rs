@@ -1,0 +1,290 @@
+//! Configuration: defaults, then `config.yaml`, then `FLOWFORGE__SECTION__KEY` from the environment.
+//!
+//! One struct a section; the defaults are here, and `config.yaml` documents every key with its default (a test holds the two
+//! equal). Loading reports all problems at once, each with its place ([`load`]).
+
+mod load;
+mod units;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use load::{ConfigError, DEFAULT_PATH};
+pub use units::{Period, Size};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the server listens.
+    pub server: ServerConfig,
+    /// The server's own log, and which store keeps the tasks' logs.
+    pub logging: LoggingConfig,
+    /// The embedded store.
+    pub sqlite: SqliteConfig,
+    /// Producers and the recent window.
+    pub broker: BrokerConfig,
+    /// When queued lines are written to the store.
+    pub batch: BatchConfig,
+    /// How much may wait for the store.
+    pub queue: QueueConfig,
+    /// What a producer may send.
+    pub limits: LimitsConfig,
+    /// Readers.
+    pub tail: TailConfig,
+    /// How long lines are kept.
+    pub retention: RetentionConfig,
+    /// Going down.
+    pub shutdown: ShutdownConfig,
+}
+
+/// Where the server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// gRPC, for producers. Port 0: a free one, printed at start.
+    pub grpc: SocketAddr,
+    /// HTTP, for readers.
+    pub http: SocketAddr,
+    /// How people reach `http` from where they are; empty: `http://` and the address.
+    pub public_url: String,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { grpc: ([127, 0, 0, 1], 50051).into(), http: ([127, 0, 0, 1], 8080).into(), public_url: String::new() }
+    }
+}
+
+/// The server's own log, and which store keeps the tasks' logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoggingConfig {
+    /// A level, or `tracing` directives such as `info,flowforge_server::writer=debug`.
+    pub level: String,
+    /// How the server's own log is written.
+    pub format: LogFormat,
+    /// Which store keeps the tasks' logs.
+    pub storage_driver: StorageDriver,
+}
+
+impl Default for LoggingConfig {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::Text, storage_driver: StorageDriver::Sqlite }
+    }
+}
+
+/// How the server's own log is written, to stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which store keeps the tasks' logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StorageDriver {
+    /// One file, in this process.
+    Sqlite,
+}
+
+/// The embedded store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SqliteConfig {
+    /// The database file; its folders are created.
+    pub path: PathBuf,
+    /// How long a write waits for a lock that someone else holds on the file.
+    pub busy_timeout: Period,
+    /// Reads that run at once.
+    pub read_connections: u32,
+}
+
+impl Default for SqliteConfig {
+    fn default() -> Self {
+        Self { path: "./data/flowforge.db".into(), busy_timeout: Period::seconds(5), read_connections: 4 }
+    }
+}
+
+/// Producers and the recent window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerConfig {
+    /// How long a producer without a connection still counts as running.
+    pub lease: Period,
+    /// Producers of one task and attempt.
+    pub max_producers: usize,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self { lease: Period::seconds(30), max_producers: 1_000 }
+    }
+}
+
+/// When queued lines are written to the store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// So old a line starts a flush.
+    pub max_delay: Period,
+    /// So many lines start a flush.
+    pub max_rows: usize,
+    /// No flush carries more lines.
+    pub hard_max_rows: usize,
+    /// The shortest time between the starts of two flushes.
+    pub min_interval: Period,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self {
+            max_delay: Period::seconds(1),
+            max_rows: 100,
+            hard_max_rows: 20_000,
+            min_interval: Period::milliseconds(50),
+        }
+    }
+}
+
+/// How much may wait for the store, in this process's memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueConfig {
+    /// Of all tenants. Past it no producer is read from.
+    pub max_bytes: Size,
+    /// Of one tenant. Past it no producer of that tenant is read from.
+    pub max_tenant_bytes: Size,
+}
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self { max_bytes: Size::mebibytes(256), max_tenant_bytes: Size::mebibytes(192) }
+    }
+}
+
+/// What a producer may send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Longer lines are split by the client.
+    pub max_line_bytes: Size,
+    /// One gRPC message.
+    pub max_message_bytes: Size,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { max_line_bytes: Size::kibibytes(64), max_message_bytes: Size::mebibytes(4) }
+    }
+}
+
+/// Readers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TailConfig {
+    /// Lines that a stream begins with when its reader does not say.
+    pub default_lines: u64,
+    /// The most that one live write to a reader carries, and the recent window kept for readers that are a little behind.
+    pub buffer: Size,
+}
+
+impl Default for TailConfig {
+    fn default() -> Self {
+        Self { default_lines: 1_000, buffer: Size::kibibytes(256) }
+    }
+}
+
+/// How long lines are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Days; 0 = for ever.
+    pub days: u32,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        Self { days: 7 }
+    }
+}
+
+/// Going down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShutdownConfig {
+    /// How long a drain may take after SIGTERM or Ctrl-C.
+    pub grace: Period,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self { grace: Period::seconds(10) }
+    }
+}
+
+impl Config {
+    /// Every rule that is broken, as (key, words). Rules about one value's form are the loader's.
+    pub(crate) fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let mut rule = |holds: bool, key: &'static str, words: String| {
+            if !holds {
+                problems.push((key, words));
+            }
+        };
+        let (line, message) = (self.limits.max_line_bytes.bytes(), self.limits.max_message_bytes.bytes());
+        rule((256..=16 << 20).contains(&line), "limits.max_line_bytes", "must be 256 B to 16 MiB".to_owned());
+        rule(
+            message >= 2 * line + 4096 && message <= 64 << 20,
+            "limits.max_message_bytes",
+            "must be at least twice limits.max_line_bytes and 4 KiB, and at most 64 MiB".to_owned(),
+        );
+        rule(
+            (1..=self.batch.hard_max_rows).contains(&self.batch.max_rows),
+            "batch.max_rows",
+            format!("must be 1 to batch.hard_max_rows, which is {}", self.batch.hard_max_rows),
+        );
+        rule(
+            self.queue.max_tenant_bytes <= self.queue.max_bytes,
+            "queue.max_tenant_bytes",
+            "must not exceed queue.max_bytes".to_owned(),
+        );
+        rule(
+            self.queue.max_tenant_bytes.bytes() >= message,
+            "queue.max_tenant_bytes",
+            "must hold at least one message of limits.max_message_bytes".to_owned(),
+        );
+        rule(self.broker.max_producers > 0, "broker.max_producers", "must be at least 1".to_owned());
+        rule(self.sqlite.read_connections > 0, "sqlite.read_connections", "must be at least 1".to_owned());
+        rule(self.tail.buffer.bytes() >= 4096, "tail.buffer", "must be at least 4 KiB".to_owned());
+        let url = &self.server.public_url;
+        rule(
+            url.is_empty() || url.starts_with("http://") || url.starts_with("https://"),
+            "server.public_url",
+            "must begin with http:// or https://".to_owned(),
+        );
+        let same_port = self.server.grpc == self.server.http && self.server.http.port() != 0;
+        rule(!same_port, "server.http", "must not be the address of server.grpc".to_owned());
+        problems
+    }
+}
+
+/// What a person wants to see of a good configuration.
+pub fn describe(config: &Config) -> String {
+    let Config { server, logging, sqlite, retention, .. } = config;
+    let days = if retention.days == 0 { "for ever".to_owned() } else { format!("{} days", retention.days) };
+    match logging.storage_driver {
+        StorageDriver::Sqlite => format!(
+            "gRPC on {}, HTTP on {}, lines kept {days} in SQLite at {}",
+            server.grpc,
+            server.http,
+            sqlite.path.display()
+        ),
+    }
+}

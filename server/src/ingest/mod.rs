@@ -1,0 +1,94 @@
+//! gRPC in: `StreamLogs` of `logs.proto`, whose comments are the contract.
+//!
+//! Input: one producer's stream. Output: batches appended to the broker, acks sent back.
+//!
+//! Invariants: nothing reaches the broker unchecked ([`validate`]). An ack repeats what the broker says is stored, never
+//! more. Back-pressure is not reading: before each message the broker must admit the tenant.
+//!
+//! Failure: a broken rule ends the stream with the status that `logs.proto` names; what was accepted before stays accepted.
+
+mod session;
+mod validate;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use flowforge_proto::v1::log_service_server::{LogService, LogServiceServer};
+use flowforge_proto::v1::{Limits, StreamLogsRequest, StreamLogsResponse};
+use flowforge_storage::ErrorKind;
+use futures_util::Stream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::broker::{Broker, BrokerError};
+
+/// Acks and commands waiting for a client that does not read; the stream waits with them.
+const RESPONSES_IN_FLIGHT: usize = 16;
+
+/// The gRPC service.
+#[derive(Clone)]
+pub struct Ingest {
+    broker: Arc<dyn Broker>,
+    limits: Limits,
+    public_url: Arc<str>,
+    shutdown: CancellationToken,
+    sessions: TaskTracker,
+}
+
+impl Ingest {
+    /// `public_url`: where people reach the viewer, told in Welcome. When `shutdown` is cancelled every stream stops
+    /// reading, acks what it took, and ends; `sessions` tells when they have.
+    pub fn new(
+        broker: Arc<dyn Broker>,
+        limits: Limits,
+        public_url: &str,
+        shutdown: CancellationToken,
+        sessions: TaskTracker,
+    ) -> Self {
+        Self { broker, limits, public_url: public_url.into(), shutdown, sessions }
+    }
+
+    /// As a tonic service with its message limit.
+    pub fn into_service(self) -> LogServiceServer<Self> {
+        let limit = self.limits.max_message_bytes as usize;
+        LogServiceServer::new(self).max_decoding_message_size(limit)
+    }
+}
+
+type ResponseStream = Pin<Box<dyn Stream<Item = Result<StreamLogsResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl LogService for Ingest {
+    type StreamLogsStream = ResponseStream;
+
+    async fn stream_logs(
+        &self,
+        request: Request<Streaming<StreamLogsRequest>>,
+    ) -> Result<Response<Self::StreamLogsStream>, Status> {
+        let (responses, stream) = tokio::sync::mpsc::channel(RESPONSES_IN_FLIGHT);
+        let ingest = self.clone();
+        self.sessions.spawn(async move {
+            let requests = request.into_inner();
+            let end = session::run(&ingest, requests, &responses).await;
+            if let Err(status) = end {
+                // Fails only if the client is gone, and then nobody is left to tell.
+                let _ = responses.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(stream))))
+    }
+}
+
+/// The status that `logs.proto` names for a refusal.
+fn status_of(error: &BrokerError) -> Status {
+    let message = error.to_string();
+    match error {
+        BrokerError::Fenced(_) => Status::aborted(message),
+        BrokerError::Gap { .. } => Status::failed_precondition(message),
+        BrokerError::Invalid(_) => Status::invalid_argument(message),
+        BrokerError::TooManyProducers(_) => Status::resource_exhausted(message),
+        BrokerError::Store(error) if error.kind() == ErrorKind::Rejected => Status::invalid_argument(message),
+        BrokerError::Store(_) => Status::unavailable(message),
+    }
+}

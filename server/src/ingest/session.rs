@@ -1,0 +1,203 @@
+//! One stream, from Hello to its end.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use flowforge_proto::v1::stream_logs_request::Message as In;
+use flowforge_proto::v1::stream_logs_response::Message as Out;
+use flowforge_proto::v1::{Ack, Close, LogBatch, Resync, StreamLogsRequest, StreamLogsResponse, Welcome};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tonic::{Status, Streaming};
+use tracing::debug;
+
+use super::{Ingest, status_of, validate};
+use crate::broker::{BrokerError, ProducerSession, Progress};
+
+/// How long a stream may stay without a Hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Responses = mpsc::Sender<Result<StreamLogsResponse, Status>>;
+
+/// Speaks with one producer until it closes, leaves, breaks a rule, or the server goes down.
+pub(super) async fn run(
+    ingest: &Ingest,
+    mut requests: Streaming<StreamLogsRequest>,
+    responses: &Responses,
+) -> Result<(), Status> {
+    let first = timeout(HELLO_TIMEOUT, requests.message())
+        .await
+        .map_err(|_| Status::failed_precondition("no Hello came within 10 s"))??;
+    let Some(In::Hello(hello)) = first.and_then(|request| request.message) else {
+        return Err(Status::failed_precondition("the first message of a stream must be Hello"));
+    };
+    let hello = validate::hello(hello)?;
+    let tenant = hello.task.tenant().to_owned();
+    let viewer_url = viewer_url(&ingest.public_url, &hello.task);
+    let session = ingest.broker.open(hello).await.map_err(|error| status_of(&error))?;
+    let welcome = *session.welcome();
+    let mut stream = Session {
+        ingest,
+        tenant,
+        progress: session.progress(),
+        session,
+        responses,
+        acked: Progress { generation: 0, queued_seq: welcome.queued_seq, stored_seq: welcome.stored_seq },
+        skip_beyond: None,
+    };
+    stream
+        .send(Out::Welcome(Welcome {
+            epoch: welcome.epoch,
+            generation: welcome.generation,
+            queued_seq: welcome.queued_seq,
+            stored_seq: welcome.stored_seq,
+            limits: Some(ingest.limits),
+            viewer_url,
+        }))
+        .await?;
+    stream.serve(&mut requests).await
+}
+
+fn viewer_url(public_url: &str, task: &flowforge_storage::TaskKey) -> String {
+    if public_url.is_empty() {
+        return String::new();
+    }
+    let tenant = if task.tenant() == flowforge_storage::key::DEFAULT_TENANT {
+        String::new()
+    } else {
+        format!("&tenant={}", task.tenant())
+    };
+    format!("{}/?task={}{tenant}", public_url.trim_end_matches('/'), task.task_id())
+}
+
+struct Session<'a> {
+    ingest: &'a Ingest,
+    tenant: String,
+    session: Box<dyn ProducerSession>,
+    progress: watch::Receiver<Progress>,
+    responses: &'a Responses,
+    /// What the client was last told.
+    acked: Progress,
+    /// After a Resync: the sequence number that must come next; batches beyond it are ignored.
+    skip_beyond: Option<u64>,
+}
+
+impl Session<'_> {
+    async fn serve(&mut self, requests: &mut Streaming<StreamLogsRequest>) -> Result<(), Status> {
+        loop {
+            let request = tokio::select! {
+                biased;
+                () = self.ingest.shutdown.cancelled() => return self.drain().await,
+                moved = self.progress.changed() => {
+                    moved.map_err(|_| Status::unavailable("the server lost this task's state"))?;
+                    self.ack().await?;
+                    continue;
+                }
+                request = admitted(self.ingest, &self.tenant, requests) => request?,
+            };
+            let Some(request) = request else {
+                return Ok(()); // Half-closed without Close: the producer may come back within its lease.
+            };
+            if let ControlFlow::Break(close) = self.handle(request.message).await? {
+                return self.close(close, requests).await;
+            }
+        }
+    }
+
+    async fn handle(&mut self, message: Option<In>) -> Result<ControlFlow<Close>, Status> {
+        match message {
+            Some(In::Batch(batch)) => self.append(batch).await?,
+            Some(In::Frame(frame)) => {
+                if let Some(frame) = validate::frame(frame, self.session.producer(), &self.ingest.limits)? {
+                    self.session.frame(frame);
+                }
+            }
+            Some(In::Close(close)) => return Ok(ControlFlow::Break(close)),
+            Some(In::CommandResult(result)) => debug!(id = %result.id, "result of a command that nobody waits for"),
+            Some(In::Hello(_)) => {
+                return Err(Status::failed_precondition("a stream has one Hello; open another stream"));
+            }
+            None => return Err(Status::invalid_argument("a request without a message: set one of the oneof's fields")),
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    async fn append(&mut self, batch: LogBatch) -> Result<(), Status> {
+        let first_seq = batch.first_seq;
+        if self.skip_beyond.is_some_and(|expected| first_seq > expected) {
+            return Ok(());
+        }
+        let lines = validate::batch(batch, &self.ingest.limits)?;
+        match self.session.append(first_seq, lines).await {
+            Ok(()) => self.skip_beyond = None,
+            Err(BrokerError::Gap { expected_seq }) => self.resync(expected_seq).await?,
+            Err(error) => return Err(status_of(&error)),
+        }
+        Ok(())
+    }
+
+    async fn resync(&mut self, expected_seq: u64) -> Result<(), Status> {
+        self.skip_beyond = Some(expected_seq);
+        self.send(Out::Resync(Resync { expected_seq })).await
+    }
+
+    /// Waits until the Close is stored, acking on the way. OK is the answer that lets the client forget everything.
+    async fn close(&mut self, close: Close, requests: &mut Streaming<StreamLogsRequest>) -> Result<(), Status> {
+        let (final_seq, outcome) = validate::close(close)?;
+        match self.session.close(final_seq, outcome).await {
+            Ok(()) => {}
+            Err(BrokerError::Gap { expected_seq }) => {
+                return Err(Status::unavailable(format!(
+                    "close.final_seq is {final_seq}, but seq {expected_seq} has not arrived; say Hello again and send it"
+                )));
+            }
+            Err(error) => return Err(status_of(&error)),
+        }
+        self.ack().await?;
+        match requests.message().await {
+            Ok(Some(_)) => Err(Status::failed_precondition("Close must be the last message of a stream")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The server goes down: no more is read, what was taken is stored and acked, the client goes elsewhere.
+    async fn drain(&mut self) -> Result<(), Status> {
+        let wanted = self.progress.borrow().queued_seq;
+        while self.progress.borrow_and_update().stored_seq < wanted {
+            if self.progress.changed().await.is_err() {
+                break;
+            }
+        }
+        self.ack().await?;
+        Err(Status::unavailable("the server is shutting down; connect again"))
+    }
+
+    /// Tells the client what is stored, or that it is fenced.
+    async fn ack(&mut self) -> Result<(), Status> {
+        let now = *self.progress.borrow_and_update();
+        if now.generation > self.session.welcome().generation {
+            return Err(status_of(&BrokerError::Fenced(self.session.producer())));
+        }
+        // A queued line alone is no news to a client: it waits for the store.
+        if now.stored_seq == self.acked.stored_seq {
+            return Ok(());
+        }
+        self.acked = now;
+        self.send(Out::Ack(Ack { queued_seq: now.queued_seq, stored_seq: now.stored_seq })).await
+    }
+
+    async fn send(&self, message: Out) -> Result<(), Status> {
+        let response = StreamLogsResponse { message: Some(message) };
+        self.responses.send(Ok(response)).await.map_err(|_| Status::cancelled("the client has gone"))
+    }
+}
+
+/// The next message, once the queue has room. Cancel-safe: a message is taken whole or not at all.
+async fn admitted(
+    ingest: &Ingest,
+    tenant: &str,
+    requests: &mut Streaming<StreamLogsRequest>,
+) -> Result<Option<StreamLogsRequest>, Status> {
+    ingest.broker.admit(tenant).await;
+    requests.message().await
+}

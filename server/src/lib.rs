@@ -1,0 +1,23 @@
+//! The FlowForge Logs server and command line.
+//!
+//! A guided tour, in the direction of the data:
+//!
+//! 1. [`ingest`] speaks gRPC with producers: it checks every message, appends batches, and sends acks back.
+//! 2. [`broker`] gives each line its offset, keeps the recent window, wakes the viewers and queues the line for storage.
+//! 3. [`writer`] takes queued batches, inserts them into the `LogStore`, and only then reports them stored.
+//! 4. [`tail`] stitches stored history and the recent window into one contiguous sequence for one reader.
+//! 5. [`http`] offers that as Server-Sent Events, pages and downloads.
+//!
+//! [`serve`] wires them together and takes them down in order; [`config`] says how; [`cli`] is the command line.
+
+pub mod broker;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod http;
+pub mod ingest;
+pub mod line;
+pub mod retention;
+pub mod serve;
+pub mod tail;
+pub mod writer;

@@ -1,0 +1,286 @@
+//! The server, from configuration to exit, in the order in which it happens.
+//!
+//! Start: log → store → broker → bind → recover → print the addresses → serve. Stop: ingest stops reading and acks what it
+//! took → the queue is flushed → tails end → the store closes; all within `shutdown.grace`, after which what is left stays
+//! unacked and the producers keep it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::serve::ListenerExt as _;
+use flowforge_proto::v1::Limits;
+use flowforge_proto::v1::log_service_server::LogServiceServer;
+use flowforge_storage::sqlite::SqliteOptions;
+use flowforge_storage::{LogStore, SqliteStore};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::broker::memory::queue::QueueLimits;
+use crate::broker::memory::{MemoryBroker, MemoryOptions};
+use crate::broker::{Broker, FlushLimits};
+use crate::config::{Config, LogFormat, StorageDriver};
+use crate::http::AppState;
+use crate::ingest::Ingest;
+use crate::tail::Tail;
+use crate::writer::Writer;
+use crate::{http, retention};
+
+/// How often leases are checked.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// HTTP/2 pings find out that a producer's host is gone: silence of the two together.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sends the server's own log to stderr. Call once.
+pub fn init_logging(config: &Config) -> anyhow::Result<()> {
+    let level = &config.logging.level;
+    let filter = tracing_subscriber::EnvFilter::try_new(level)
+        .with_context(|| format!("logging.level is {level:?}; use error, warn, info, debug, trace or directives"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    match config.logging.format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+/// Serves until SIGTERM or Ctrl-C, then drains. An error says what, where, and what to do.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    // Before anything else, so that an early signal is not lost.
+    let stop = stop_signal()?;
+    let store = open_store(&config).await?;
+    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Arc::clone(&store), memory_options(&config)));
+    let grpc = bind(config.server.grpc, "server.grpc").await?;
+    let web = bind(config.server.http, "server.http").await?;
+    let recovered = broker.recover().await.context("cannot read the running tasks from the store")?;
+    let (grpc_address, http_address) = (grpc.local_addr()?, web.local_addr()?);
+    for (key, address) in [("server.grpc", grpc_address), ("server.http", http_address)] {
+        if !address.ip().is_loopback() {
+            warn!(%address, "{key} is reachable from other machines, and there is no authentication yet");
+        }
+    }
+    let server =
+        Server { config, store, broker, ingest_stop: CancellationToken::new(), tail_stop: CancellationToken::new() };
+    let sessions = TaskTracker::new();
+    let mut stages = server.start(grpc, web, http_address, &sessions)?;
+    info!(grpc = %grpc_address, http = %http_address, running_tasks = recovered, "flowforge is serving");
+
+    tokio::select! {
+        () = stop => info!(grace = ?server.config.shutdown.grace, "stopping: storing and acking what was accepted"),
+        Some(ended) = stages.join_next() => bail!("a stage of the server ended by itself: {ended:?}"),
+    }
+    server.stop(stages, sessions).await
+}
+
+struct Server {
+    config: Config,
+    store: Arc<dyn LogStore>,
+    broker: Arc<dyn Broker>,
+    ingest_stop: CancellationToken,
+    tail_stop: CancellationToken,
+}
+
+impl Server {
+    /// Every stage is a task of the returned set: one that ends or panics takes the process down, nothing limps.
+    fn start(
+        &self,
+        grpc: TcpListener,
+        web: TcpListener,
+        http_address: std::net::SocketAddr,
+        sessions: &TaskTracker,
+    ) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
+        let mut stages = JoinSet::new();
+        let writer = Writer {
+            broker: Arc::clone(&self.broker),
+            store: Arc::clone(&self.store),
+            limits: FlushLimits {
+                max_rows: self.config.batch.max_rows,
+                max_delay: self.config.batch.max_delay.duration(),
+                hard_max_rows: self.config.batch.hard_max_rows,
+            },
+            min_interval: self.config.batch.min_interval.duration(),
+        };
+        stages.spawn(async move {
+            writer.run().await;
+            Ok(())
+        });
+        let broker = Arc::clone(&self.broker);
+        stages.spawn(async move { sweep(broker).await });
+        if self.config.retention.days > 0 {
+            let keep = Duration::from_secs(u64::from(self.config.retention.days) * 24 * 60 * 60);
+            let store = Arc::clone(&self.store);
+            stages.spawn(async move {
+                retention::run(store, keep).await;
+                Ok(())
+            });
+        }
+        stages.spawn(self.grpc(grpc, http_address, sessions)?);
+        stages.spawn(self.http(web));
+        Ok(stages)
+    }
+
+    fn grpc(
+        &self,
+        listener: TcpListener,
+        http_address: std::net::SocketAddr,
+        sessions: &TaskTracker,
+    ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + Send + use<>> {
+        let limits = Limits {
+            max_line_bytes: u32::try_from(self.config.limits.max_line_bytes.bytes())?,
+            max_message_bytes: u32::try_from(self.config.limits.max_message_bytes.bytes())?,
+        };
+        let public_url = match self.config.server.public_url.as_str() {
+            "" => format!("http://{http_address}"),
+            url => url.to_owned(),
+        };
+        let (broker, stop) = (Arc::clone(&self.broker), self.ingest_stop.clone());
+        let ingest = Ingest::new(broker, limits, &public_url, stop.clone(), sessions.clone()).into_service();
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(flowforge_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        Ok(async move {
+            let (health, health_service) = tonic_health::server::health_reporter();
+            health.set_serving::<LogServiceServer<Ingest>>().await;
+            let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+            tonic::transport::Server::builder()
+                .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+                .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+                .initial_stream_window_size(1 << 20)
+                .initial_connection_window_size(4 << 20)
+                .add_service(ingest)
+                .add_service(health_service)
+                .add_service(reflection)
+                .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+                .await
+                .context("the gRPC server failed")
+        })
+    }
+
+    fn http(&self, listener: TcpListener) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
+        let state = AppState {
+            tail: Tail::new(
+                Arc::clone(&self.broker),
+                Arc::clone(&self.store),
+                self.config.tail.buffer.len(),
+                self.tail_stop.clone(),
+            ),
+            broker: Arc::clone(&self.broker),
+            store: Arc::clone(&self.store),
+            default_lines: self.config.tail.default_lines,
+            shutdown: self.ingest_stop.clone(),
+        };
+        let stop = self.tail_stop.clone();
+        let listener = listener.tap_io(|connection| {
+            if let Err(error) = connection.set_nodelay(true) {
+                warn!(%error, "cannot set TCP_NODELAY, lines may be late");
+            }
+        });
+        async move {
+            axum::serve(listener, http::router(state))
+                .with_graceful_shutdown(stop.cancelled_owned())
+                .await
+                .context("the HTTP server failed")
+        }
+    }
+
+    /// Drains, within the grace period; a second signal cuts it short.
+    async fn stop(self, mut stages: JoinSet<anyhow::Result<()>>, sessions: TaskTracker) -> anyhow::Result<()> {
+        let again = stop_signal()?;
+        let grace = self.config.shutdown.grace.duration();
+        let drained = tokio::select! {
+            drained = tokio::time::timeout(grace, self.drain(&sessions)) => drained.is_ok(),
+            () = again => false,
+        };
+        let left = self.broker.queued();
+        stages.shutdown().await;
+        if !drained {
+            bail!(
+                "stopped before everything was stored: {} lines stay with their producers, which were told no ack",
+                left.rows
+            );
+        }
+        self.store.close().await;
+        info!("stopped, everything accepted is stored");
+        Ok(())
+    }
+
+    async fn drain(&self, sessions: &TaskTracker) {
+        self.broker.drain();
+        self.ingest_stop.cancel();
+        sessions.close();
+        sessions.wait().await;
+        while self.broker.queued().rows > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // Record changes of the last moments: ends whose rows are stored by now.
+        self.broker.sweep().await;
+        self.tail_stop.cancel();
+        // Tails see the token at their next look; their last bytes leave with the connection's shutdown.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn sweep(broker: Arc<dyn Broker>) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        broker.sweep().await;
+    }
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
+    let store: Arc<dyn LogStore> = match config.logging.storage_driver {
+        StorageDriver::Sqlite => {
+            let options = SqliteOptions {
+                path: config.sqlite.path.clone(),
+                busy_timeout: config.sqlite.busy_timeout.duration(),
+                read_connections: config.sqlite.read_connections,
+            };
+            Arc::new(SqliteStore::open(options).await?)
+        }
+    };
+    store.migrate().await?;
+    Ok(store)
+}
+
+fn memory_options(config: &Config) -> MemoryOptions {
+    MemoryOptions {
+        lease: config.broker.lease.duration(),
+        recent_bytes: config.tail.buffer.len(),
+        max_producers: config.broker.max_producers,
+        queue: QueueLimits {
+            max_bytes: config.queue.max_bytes.len(),
+            max_tenant_bytes: config.queue.max_tenant_bytes.len(),
+        },
+    }
+}
+
+async fn bind(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: stop what listens there, or set {key} to another address")
+    })
+}
+
+/// Resolves at SIGTERM or SIGINT; the handlers are in place when this returns.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

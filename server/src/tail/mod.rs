@@ -1,0 +1,295 @@
+//! One reader's view of a log: history first, then live, as one contiguous sequence.
+//!
+//! Input: a task, a place to begin or resume at, a filter. Output: Server-Sent Events as bytes.
+//!
+//! Invariant, over scanned offsets: each is the last plus one, or a control event says otherwise. Nothing else.
+//!
+//! The order that keeps it: subscribe, *then* read the position, *then* scan. A wake-up is only a hint: the reader compares
+//! its offset with the position each time, and every two seconds without one. A slow reader stands still between two writes
+//! and holds nothing but its offset.
+
+pub mod event;
+mod pace;
+mod render;
+pub mod resume;
+pub mod scan;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_stream::try_stream;
+use bytes::Bytes;
+use flowforge_storage::{LogFilter, LogStore, TaskKey};
+use futures_util::Stream;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use self::event::{Control, GapReason, HEARTBEAT, RETRY, write_control, write_frame, write_place};
+use self::pace::Pace;
+use self::render::Renderer;
+use self::resume::{Place, Resume, resolve};
+use self::scan::{Scan, Scanner};
+use crate::broker::{Broker, BrokerError, Position, Subscription};
+
+/// A place is recorded at least after so many lines that the filter kept back.
+const SKIPPED_LINES_PER_PLACE: u64 = 1_000;
+
+/// Silence longer than this gets a sign of life.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How often a reader compares itself with the position although nothing woke it.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a stored line may be unreadable before it is declared missing.
+const MISSING_AFTER: Duration = Duration::from_secs(10);
+
+/// How soon to look again for a line that is not there yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Opens tails.
+#[derive(Clone)]
+pub struct Tail {
+    broker: Arc<dyn Broker>,
+    store: Arc<dyn LogStore>,
+    buffer_bytes: usize,
+    shutdown: CancellationToken,
+}
+
+/// Where a reader begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// The last so many lines that pass the filter.
+    Last(u64),
+    /// This offset.
+    From(u64),
+}
+
+/// What a reader asks for.
+#[derive(Debug, Clone)]
+pub struct TailRequest {
+    /// Which task.
+    pub task: TaskKey,
+    /// The last event it has, if it comes back.
+    pub place: Option<Place>,
+    /// Where it begins otherwise.
+    pub begin: Begin,
+    /// Which lines it wants.
+    pub filter: LogFilter,
+    /// Stay for what comes.
+    pub follow: bool,
+}
+
+/// A tail that is subscribed.
+pub enum Opened {
+    /// The reader has everything, and the task has ended.
+    NothingMore,
+    /// Its events.
+    Events(TailSession),
+}
+
+impl Tail {
+    /// `buffer_bytes`: how much one live write may carry. Streams end when `shutdown` is cancelled.
+    pub fn new(
+        broker: Arc<dyn Broker>,
+        store: Arc<dyn LogStore>,
+        buffer_bytes: usize,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { broker, store, buffer_bytes, shutdown }
+    }
+
+    /// A scanner over one task's lines.
+    pub fn scanner(&self, task: &TaskKey) -> Scanner {
+        Scanner { task: task.clone(), broker: Arc::clone(&self.broker), store: Arc::clone(&self.store) }
+    }
+
+    /// Subscribes; what fails after this ends the stream.
+    pub async fn open(&self, request: TailRequest) -> Result<Opened, BrokerError> {
+        let subscription = self.broker.subscribe(&request.task).await?;
+        let position = self.broker.position(&request.task).await?;
+        if let (Some(place), Some(end)) = (request.place, position.ended())
+            && resolve(place, &position) == Resume::After(place.offset)
+            && place.offset >= end.offset
+        {
+            return Ok(Opened::NothingMore);
+        }
+        let scanner = self.scanner(&request.task);
+        let renderer = Renderer::new(request.task.clone(), request.filter.clone());
+        let (buffer_bytes, shutdown) = (self.buffer_bytes, self.shutdown.clone());
+        let session =
+            TailSession { request, scanner, renderer, subscription, buffer_bytes, shutdown, next: 0, epoch: 0 };
+        Ok(Opened::Events(session))
+    }
+}
+
+/// One open tail.
+pub struct TailSession {
+    request: TailRequest,
+    scanner: Scanner,
+    renderer: Renderer,
+    subscription: Subscription,
+    buffer_bytes: usize,
+    shutdown: CancellationToken,
+    /// The next offset due.
+    next: u64,
+    /// The epoch of the position that `next` belongs to.
+    epoch: u64,
+}
+
+impl TailSession {
+    /// Runs the tail to its end.
+    pub fn into_stream(mut self) -> impl Stream<Item = Result<Bytes, BrokerError>> + Send {
+        try_stream! {
+            yield Bytes::from_static(RETRY);
+            let mut quiet_since = Instant::now();
+            // A task that nobody knows yet is waited for.
+            let mut position = self.look().await?;
+            while position.record.is_none() && self.request.follow {
+                if self.wait(Instant::now() + COMPARE_INTERVAL).await.is_break() {
+                    return;
+                }
+                if quiet_since.elapsed() >= HEARTBEAT_INTERVAL {
+                    yield Bytes::from_static(HEARTBEAT);
+                    quiet_since = Instant::now();
+                }
+                position = self.look().await?;
+            }
+            yield self.begin(&position).await?;
+
+            let (mut live, mut frames_seen, mut pace) = (false, 0, Pace::default());
+            let mut missing_since: Option<Instant> = None;
+            while !self.shutdown.is_cancelled() {
+                position = self.look().await?;
+                if let Some(event) = self.follow_epoch(&position) {
+                    yield event;
+                }
+                let scan = self.scanner.scan(self.subscription.feed(), self.next, &position, self.buffer_bytes).await
+                    .map_err(BrokerError::from)?;
+                if !matches!(scan, Scan::Missing { .. }) {
+                    missing_since = None;
+                }
+                match scan {
+                    Scan::Recent(batches) => {
+                        if live && let Some(due) = pace.hold_until(Instant::now()) {
+                            sleep_until(due).await;
+                            pace.wrote(Instant::now());
+                            continue; // More may have come meanwhile; it shares the write.
+                        }
+                        self.next = self.renderer.recent(&batches, self.next);
+                        pace.wrote(Instant::now());
+                    }
+                    Scan::Stored(records) => self.next = self.renderer.stored(&records),
+                    Scan::Missing { reason: GapReason::Missing, .. }
+                        if missing_since.get_or_insert_with(Instant::now).elapsed() < MISSING_AFTER =>
+                    {
+                        if self.wait(Instant::now() + LOOK_AGAIN).await.is_break() {
+                            return;
+                        }
+                    }
+                    Scan::Missing { to, reason } => {
+                        missing_since = None;
+                        yield control(&Control::Gap { from: self.next, to, reason });
+                        self.next = to + 1;
+                    }
+                    Scan::CaughtUp => {
+                        if !live {
+                            live = true;
+                            yield control(&Control::Live);
+                        }
+                        if let Some(end) = position.ended() {
+                            yield control(&Control::End(end));
+                            return;
+                        }
+                        if !self.request.follow {
+                            return;
+                        }
+                        let (frames, seen) = self.subscription.feed().frames_after(frames_seen);
+                        frames_seen = seen;
+                        self.renderer.frames(&frames);
+                        if self.renderer.is_empty() && self.wait(Instant::now() + COMPARE_INTERVAL).await.is_break() {
+                            return;
+                        }
+                    }
+                }
+                if let Some(bytes) = self.renderer.take() {
+                    quiet_since = Instant::now();
+                    yield bytes;
+                } else if quiet_since.elapsed() >= HEARTBEAT_INTERVAL {
+                    quiet_since = Instant::now();
+                    yield self.renderer.place_or_heartbeat();
+                }
+            }
+        }
+    }
+
+    /// Takes note of all wake-ups so far, then reads the position: in this order, so that none is lost in between.
+    async fn look(&mut self) -> Result<Position, BrokerError> {
+        self.subscription.mark_seen();
+        self.scanner.broker.position(&self.request.task).await
+    }
+
+    /// Waits for a change, until `due` at most. Breaks when the server goes down.
+    async fn wait(&mut self, due: Instant) -> std::ops::ControlFlow<()> {
+        tokio::select! {
+            () = self.shutdown.cancelled() => std::ops::ControlFlow::Break(()),
+            _ = timeout_at(due, self.subscription.changed()) => std::ops::ControlFlow::Continue(()),
+        }
+    }
+
+    /// Decides where to begin, and says so.
+    async fn begin(&mut self, position: &Position) -> Result<Bytes, BrokerError> {
+        let mut out = Vec::new();
+        let resume = self.request.place.map(|place| resolve(place, position));
+        self.epoch = position.epoch().epoch;
+        self.next = match resume {
+            Some(Resume::After(offset)) => offset + 1,
+            Some(Resume::RollbackTo(to)) => {
+                write_control(&Control::Rollback { to }, &mut out);
+                to + 1
+            }
+            Some(Resume::Reset) => {
+                write_control(&Control::Reset, &mut out);
+                self.first_offset().await?
+            }
+            None => self.first_offset().await?,
+        };
+        let floor = self.scanner.store.task(&self.request.task).await?.map_or(1, |task| task.floor);
+        write_control(&Control::Start { from: self.next, end: position.end, floor }, &mut out);
+        Ok(out.into())
+    }
+
+    async fn first_offset(&self) -> Result<u64, BrokerError> {
+        match self.request.begin {
+            Begin::From(offset) => Ok(offset.max(1)),
+            Begin::Last(count) => {
+                self.scanner.last_matching(self.subscription.feed(), &self.request.filter, count).await
+            }
+        }
+    }
+
+    /// A new epoch voids what the reader has above its base.
+    fn follow_epoch(&mut self, position: &Position) -> Option<Bytes> {
+        let before = std::mem::replace(&mut self.epoch, position.epoch().epoch);
+        if before == self.epoch || self.next == 0 {
+            return None;
+        }
+        let place = Place { epoch: before, offset: self.next - 1 };
+        match resolve(place, position) {
+            Resume::After(_) => None,
+            Resume::RollbackTo(to) => {
+                self.next = to + 1;
+                Some(control(&Control::Rollback { to }))
+            }
+            Resume::Reset => {
+                self.next = 1;
+                Some(control(&Control::Reset))
+            }
+        }
+    }
+}
+
+fn control(control: &Control) -> Bytes {
+    let mut out = Vec::new();
+    write_control(control, &mut out);
+    out.into()
+}

@@ -1,0 +1,125 @@
+//! Lines to bytes: filters, remembers the place, and shares what was encoded once.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use flowforge_storage::{LogFilter, LogRecord, TaskKey};
+
+use super::{HEARTBEAT, SKIPPED_LINES_PER_PLACE, event, write_frame, write_place};
+use crate::broker::{Batch, FrameEvent};
+
+/// Collects what the next write carries.
+#[derive(Debug)]
+pub(super) struct Renderer {
+    task: TaskKey,
+    filter: LogFilter,
+    pieces: Vec<Bytes>,
+    /// The last line scanned: epoch and offset.
+    place: Option<(u64, u64)>,
+    /// Lines scanned since the reader was last told a place.
+    skipped: u64,
+}
+
+impl Renderer {
+    pub(super) fn new(task: TaskKey, filter: LogFilter) -> Self {
+        Self { task, filter, pieces: Vec::new(), place: None, skipped: 0 }
+    }
+
+    /// Lines of the window from offset `from` on. Returns the next offset due.
+    pub(super) fn recent(&mut self, batches: &[Arc<Batch>], from: u64) -> u64 {
+        let mut next = from;
+        for batch in batches {
+            let start = usize::try_from(next - batch.first()).unwrap_or(usize::MAX).min(batch.records.len());
+            if self.filter.is_empty() {
+                self.pieces.push(batch.events(start..batch.records.len()));
+            } else {
+                self.recent_filtered(batch, start);
+            }
+            next = batch.last() + 1;
+            self.place = batch.records.last().map(|record| (record.epoch, record.offset));
+        }
+        next
+    }
+
+    fn recent_filtered(&mut self, batch: &Batch, start: usize) {
+        for (at, record) in batch.records.iter().enumerate().skip(start) {
+            if self.filter.matches(record) {
+                self.pieces.push(batch.events(at..at + 1));
+                self.skipped = 0;
+                continue;
+            }
+            let mut out = Vec::new();
+            self.skip(record, &mut out);
+            if !out.is_empty() {
+                self.pieces.push(out.into());
+            }
+        }
+    }
+
+    /// Lines of the store, contiguous. Returns the next offset due.
+    pub(super) fn stored(&mut self, records: &[LogRecord]) -> u64 {
+        let mut out = Vec::new();
+        for record in records {
+            if self.filter.matches(record) {
+                event::write_line(&self.task, record, &mut out);
+                self.skipped = 0;
+            } else {
+                self.skip(record, &mut out);
+            }
+        }
+        if !out.is_empty() {
+            self.pieces.push(out.into());
+        }
+        self.place = records.last().map(|record| (record.epoch, record.offset));
+        records.last().map_or(1, |record| record.offset + 1)
+    }
+
+    /// Counts a line kept back; every so often the reader is told its place.
+    fn skip(&mut self, record: &LogRecord, out: &mut Vec<u8>) {
+        self.skipped += 1;
+        if self.skipped >= SKIPPED_LINES_PER_PLACE {
+            self.skipped = 0;
+            write_place(record.epoch, record.offset, out);
+        }
+    }
+
+    pub(super) fn frames(&mut self, frames: &[FrameEvent]) {
+        let mut out = Vec::new();
+        for frame in frames.iter().filter(|frame| self.filter.streams.contains(frame.stream)) {
+            write_frame(frame, &mut out);
+        }
+        if !out.is_empty() {
+            self.pieces.push(out.into());
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Everything collected, as one piece for one write. A single piece is passed on as it is, shared with other readers.
+    pub(super) fn take(&mut self) -> Option<Bytes> {
+        match self.pieces.len() {
+            0 => None,
+            1 => self.pieces.pop(),
+            _ => {
+                let mut all = BytesMut::with_capacity(self.pieces.iter().map(Bytes::len).sum());
+                self.pieces.drain(..).for_each(|piece| all.extend_from_slice(&piece));
+                Some(all.freeze())
+            }
+        }
+    }
+
+    /// A sign of life: the place if the reader's is old, else a comment.
+    pub(super) fn place_or_heartbeat(&mut self) -> Bytes {
+        match self.place.filter(|_| self.skipped > 0) {
+            Some((epoch, offset)) => {
+                self.skipped = 0;
+                let mut out = Vec::new();
+                write_place(epoch, offset, &mut out);
+                out.into()
+            }
+            None => Bytes::from_static(HEARTBEAT),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The next lines of a task, from wherever they are: the recent window, or the store.
+//!
+//! Invariant: what a scan returns begins at exactly the offset asked for and is contiguous, or it says what is missing and
+//! why. A line that was given an offset is in the window until it is stored, so one of the two always has it.
+
+use std::sync::Arc;
+
+use flowforge_storage::{LogFilter, LogRecord, LogStore, ReadQuery, StoreError, TaskKey};
+
+use super::event::GapReason;
+use crate::broker::{Batch, Broker, BrokerError, Feed, Position};
+
+/// Lines of one store read.
+const HISTORY_ROWS: usize = 2_000;
+
+/// Message bytes of one store read.
+const HISTORY_BYTES: usize = 1 << 20;
+
+/// What lies at an offset and after it.
+#[derive(Debug)]
+pub enum Scan {
+    /// The window has it. The first batch may begin before the offset.
+    Recent(Vec<Arc<Batch>>),
+    /// The store has it.
+    Stored(Vec<LogRecord>),
+    /// These offsets do not exist any more.
+    Missing {
+        /// Last one that is missing.
+        to: u64,
+        /// Why.
+        reason: GapReason,
+    },
+    /// The offset is beyond the end.
+    CaughtUp,
+}
+
+/// Reads one task's lines forward.
+#[derive(Clone)]
+pub struct Scanner {
+    /// Whose lines.
+    pub task: TaskKey,
+    /// Order and recent window.
+    pub broker: Arc<dyn Broker>,
+    /// History.
+    pub store: Arc<dyn LogStore>,
+}
+
+impl Scanner {
+    /// What lies at `next`. `position` must have been read after the feed was subscribed to.
+    pub async fn scan(
+        &self,
+        feed: &Feed,
+        next: u64,
+        position: &Position,
+        window_bytes: usize,
+    ) -> Result<Scan, StoreError> {
+        if next > position.end {
+            return Ok(Scan::CaughtUp);
+        }
+        // The window first: it costs nothing, and spares the store a live reader.
+        let recent = feed.read(next, window_bytes);
+        if !recent.batches.is_empty() {
+            return Ok(Scan::Recent(recent.batches));
+        }
+        let query = ReadQuery { max_bytes: HISTORY_BYTES, ..ReadQuery::forward(next, position.end, HISTORY_ROWS) };
+        let mut records = self.store.read(&self.task, &query).await?.records;
+        let contiguous = records.iter().zip(next..).take_while(|(record, offset)| record.offset == *offset).count();
+        if contiguous > 0 {
+            records.truncate(contiguous);
+            return Ok(Scan::Stored(records));
+        }
+        let floor = self.store.task(&self.task).await?.map_or(1, |task| task.floor);
+        if next < floor {
+            return Ok(Scan::Missing { to: (floor - 1).min(position.end), reason: GapReason::Retention });
+        }
+        let to = records.first().map_or(position.end, |record| record.offset - 1);
+        Ok(Scan::Missing { to, reason: GapReason::Missing })
+    }
+
+    /// The offset of the `count`-th last line that passes the filter, or of the first that does if there are fewer; one past
+    /// the end if none does.
+    pub async fn last_matching(&self, feed: &Feed, filter: &LogFilter, count: u64) -> Result<u64, BrokerError> {
+        if filter.is_empty() {
+            let end = self.broker.position(&self.task).await?.end;
+            let floor = self.store.task(&self.task).await?.map_or(1, |task| task.floor);
+            return Ok((end + 1).saturating_sub(count).max(floor));
+        }
+        let mut start = None;
+        let end = self.walk_back(feed, u64::MAX, filter, count, |record| start = Some(record.offset)).await?;
+        Ok(start.unwrap_or(end + 1))
+    }
+
+    /// Visits at most `count` lines that pass the filter, backwards from the one before offset `before`, whether they are
+    /// stored or not. Returns the last offset given when it began.
+    pub async fn walk_back(
+        &self,
+        feed: &Feed,
+        before: u64,
+        filter: &LogFilter,
+        count: u64,
+        mut visit: impl FnMut(&LogRecord) + Send,
+    ) -> Result<u64, BrokerError> {
+        let (position, unstored) = self.position_and_unstored(feed).await?;
+        let mut left = count;
+        for record in unstored.iter().rev().flat_map(|batch| batch.records.iter().rev()) {
+            let wanted = record.offset > position.stored && record.offset < before;
+            if left > 0 && wanted && filter.matches(record) {
+                visit(record);
+                left -= 1;
+            }
+        }
+        let mut next = Some(position.stored.min(before.saturating_sub(1)));
+        while let Some(to) = next.filter(|to| left > 0 && *to > 0) {
+            let limit = usize::try_from(left).unwrap_or(usize::MAX).min(HISTORY_ROWS);
+            let page = self.store.read(&self.task, &ReadQuery::backward(1, to, limit, filter.clone())).await?;
+            page.records.iter().rev().for_each(&mut visit);
+            left -= (page.records.len() as u64).min(left);
+            next = page.next;
+        }
+        Ok(position.end)
+    }
+
+    /// The position, and every line of it that is not stored.
+    pub async fn position_and_unstored(&self, feed: &Feed) -> Result<(Position, Vec<Arc<Batch>>), BrokerError> {
+        loop {
+            let position = self.broker.position(&self.task).await?;
+            let recent = feed.read(position.stored + 1, usize::MAX).batches;
+            // Empty although something was not stored: it has been meanwhile, and has left the window. Look again.
+            if !recent.is_empty() || position.stored == position.end {
+                return Ok((position, recent));
+            }
+        }
+    }
+}

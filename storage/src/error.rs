@@ -1,0 +1,42 @@
+//! One error type for every backend. The backend classifies, the caller decides.
+
+/// What kind of failure it was: decides whether trying again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The store is away, busy, full or slow: the same call may succeed later.
+    Unavailable,
+    /// The store refuses this very data: the same call can never succeed.
+    Rejected,
+    /// The store cannot be opened as configured; for start-up.
+    Misconfigured,
+}
+
+/// A failed call to a store.
+#[derive(Debug, thiserror::Error)]
+#[error("{context}: {source}")]
+pub struct StoreError {
+    kind: ErrorKind,
+    context: String,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl StoreError {
+    /// `context` says what was being done, and for start-up errors what to do about it.
+    pub fn new(
+        kind: ErrorKind,
+        context: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { kind, context: context.into(), source: source.into() }
+    }
+
+    /// The class of the failure.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        self.kind == ErrorKind::Unavailable
+    }
+}
