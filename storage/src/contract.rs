@@ -3,7 +3,7 @@
 //! Each case is a function that takes an empty store. [`store_contract!`](crate::store_contract) makes a `#[tokio::test]` of
 //! each:
 //!
-//! ```ignore
+//! ```text
 //! async fn make_store() -> (SqliteStore, tempfile::TempDir) { … }
 //! flowforge_storage::store_contract!(sqlite, make_store);
 //! ```

@@ -1,1 +1,22 @@
-//! Placeholder.
+//! The end-to-end harness: real `flowforge` processes, producers and readers that trust nobody, and a checker.
+//!
+//! - [`server`] starts, kills, stops and restarts a server with a temporary directory of its own.
+//! - [`producer`] speaks the wire protocol directly on the generated code; [`generator`] sends numbered lines on top of it,
+//!   through any failure, and journals what it was promised.
+//! - [`viewer`] reads Server-Sent Events with a parser of its own and journals what it was shown.
+//! - [`store_read`] reads all rows back, through HTTP and straight from the SQLite file.
+//! - [`checker`] compares the journals with the store and names the first broken promise.
+//!
+//! What is expected comes from the generators' journals, never from the product: the text of a line is a function of its
+//! generator's tag and its sequence number ([`line`]). A producer needs only an address and a viewer only a URL, so that a
+//! generator may feed several servers, and viewers of several servers may be checked against one store.
+
+pub mod checker;
+pub mod cli;
+pub mod generator;
+pub mod line;
+pub mod producer;
+pub mod server;
+pub mod store_read;
+pub mod viewer;
+pub mod wait;

@@ -11,6 +11,9 @@ use tokio::process::Child;
 use super::echo::read_some;
 use super::notice;
 
+/// Rows and columns where we have no terminal to copy: a command that reads 0 divides by it.
+const DEFAULT_SIZE: (u16, u16) = (24, 80);
+
 /// Our side of the command's terminal.
 #[derive(Debug)]
 pub(super) struct Terminal(OwnedFd);
@@ -22,9 +25,8 @@ impl Terminal {
         env: Vec<(&'static str, String)>,
     ) -> Result<(Self, Child), pty_process::Error> {
         let (pty, pts) = pty_process::open()?;
-        if let Some(size) = our_size() {
-            pty.resize(pty_process::Size::new(size.ws_row, size.ws_col))?;
-        }
+        let (rows, columns) = our_size().map_or(DEFAULT_SIZE, |size| (size.ws_row, size.ws_col));
+        pty.resize(pty_process::Size::new(rows, columns))?;
         let child = pty_process::Command::new(&argv[0]).args(&argv[1..]).envs(env).spawn(pts)?;
         let fd = OwnedFd::from(pty);
         // It is read and written by threads, like a pipe.
@@ -64,7 +66,8 @@ impl Terminal {
 }
 
 fn our_size() -> Option<Winsize> {
-    tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(stdin())).ok()
+    let size = tcgetwinsize(io::stdout()).or_else(|_| tcgetwinsize(stdin())).ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some(size)
 }
 
 /// What our terminal was set to before.

@@ -10,10 +10,10 @@ use crate::{
     TaskStatus,
 };
 
-/// The epoch of [`line`].
+/// The epoch of [`line()`].
 pub const EPOCH: u64 = 1000;
 
-/// The producer of [`line`].
+/// The producer of [`line()`].
 pub const PRODUCER: ProducerId = ProducerId([7; 16]);
 
 /// A task of the default tenant.

@@ -4,11 +4,11 @@
 //!
 //! Invariants:
 //!
-//! - One process owns the file; a lock on `<path>.lock` says so. Inside of it one connection writes ([`writer`]) and a small
+//! - One process owns the file; a lock on `<path>.lock` says so. Inside of it one connection writes (`writer`) and a small
 //!   pool reads; in WAL mode neither waits for the other.
 //! - A commit is on the disk (`synchronous=FULL`) before `insert` returns.
 //! - The table holds only lines that count: rows of an older epoch above the base are dropped at insert, and deleted when
-//!   the record that makes them stale is put ([`rollback`]). So a read needs no rule.
+//!   the record that makes them stale is put (`rollback`). So a read needs no rule.
 //! - Retention deletes from the start of a task only, and nothing below its floor comes back.
 //!
 //! Failure: what a row itself is to blame for is `Rejected`, everything else `Unavailable`; a transaction that did not end

@@ -170,14 +170,19 @@ impl TaskState {
     fn note_lines(&mut self, id: ProducerId, lost: u64, now_ms: i64) {
         let Some(record) = self.record.as_mut() else { return };
         let text = id.to_string();
-        let closed = record.producers.iter().position(|producer| producer.id == text && producer.outcome.is_some());
-        if lost == 0 && closed.is_none() {
+        let known = record.producers.iter().position(|producer| producer.id == text);
+        let open = known.is_some_and(|at| record.producers[at].outcome.is_none());
+        if open && lost == 0 {
             return;
         }
         let record = Arc::make_mut(record);
         record.dropped += lost;
-        if let Some(at) = closed {
-            record.producers[at].outcome = None;
+        match known {
+            Some(at) => record.producers[at].outcome = None,
+            // Its session is older than this attempt.
+            None => record.producers.push(ProducerRecord { id: text, owner: false, outcome: None }),
+        }
+        if !open {
             reopen(record);
         }
         bump(record, now_ms);

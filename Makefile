@@ -1,0 +1,30 @@
+# The one menu. CI runs what a person runs.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check bench
+
+CARGO_JOBS ?= 2
+export CARGO_BUILD_JOBS := $(CARGO_JOBS)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## build, serve on the embedded store, and run a realistic Python pipeline into it; Ctrl-C stops
+	@./docs/demo/run.sh
+
+run: ## build and run the server with ./config.yaml
+	@./.ci/prepare demo
+	cargo run -p flowforge-server -- serve
+
+test: ## everything that must pass: lints, unit, contract and end-to-end tests; installs what is missing
+	@./.ci/prepare test
+	@./.ci/parts fmt clippy boundaries build rust python
+
+check: ## the quick part of it: format, lints, docs
+	@./.ci/prepare check
+	@./.ci/parts fmt clippy docs
+
+bench: ## load figures of a release build on this machine, in about three minutes
+	@./.ci/prepare check
+	cargo build --release -p flowforge-server -p flowforge-tests --bins
+	./target/release/flowforge-bench
