@@ -172,7 +172,7 @@ impl Server {
             tail: Tail::new(
                 Arc::clone(&self.broker),
                 Arc::clone(&self.store),
-                self.config.tail.buffer.len(),
+                self.config.tail.buffer.in_memory(),
                 self.tail_stop.clone(),
             ),
             broker: Arc::clone(&self.broker),
@@ -258,11 +258,11 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
 fn memory_options(config: &Config) -> MemoryOptions {
     MemoryOptions {
         lease: config.broker.lease.duration(),
-        recent_bytes: config.tail.buffer.len(),
+        recent_bytes: config.tail.buffer.in_memory(),
         max_producers: config.broker.max_producers,
         queue: QueueLimits {
-            max_bytes: config.queue.max_bytes.len(),
-            max_tenant_bytes: config.queue.max_tenant_bytes.len(),
+            max_bytes: config.queue.max_bytes.in_memory(),
+            max_tenant_bytes: config.queue.max_tenant_bytes.in_memory(),
         },
     }
 }

@@ -1,6 +1,5 @@
 //! One `StreamLogs` call, message by message: the test decides everything.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -50,7 +49,6 @@ pub async fn connect(grpc_url: &str) -> Result<Channel> {
 pub struct Call {
     requests: Option<mpsc::Sender<StreamLogsRequest>>,
     responses: Streaming<StreamLogsResponse>,
-    seen: VecDeque<Response>,
 }
 
 impl Call {
@@ -64,7 +62,7 @@ impl Call {
         let (requests, stream) = mpsc::channel(REQUESTS);
         let mut client = LogServiceClient::new(channel);
         let responses = client.stream_logs(ReceiverStream::new(stream)).await?.into_inner();
-        Ok(Self { requests: Some(requests), responses, seen: VecDeque::new() })
+        Ok(Self { requests: Some(requests), responses })
     }
 
     /// Opens a call, says Hello and waits for the Welcome.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -107,7 +107,7 @@ impl Server {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
         let mut command = Command::new(binary()?);
         command.arg("serve").arg("--config").arg(config).current_dir(self.dir.path());
-        command.stdin(Stdio::null()).stdout(File::from(std::os::fd::OwnedFd::from(log.try_clone()?))).stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().context("cannot start flowforge")?);
         Ok(())
     }
@@ -152,6 +152,11 @@ impl Server {
             self.child = None;
         }
         Ok(status)
+    }
+
+    /// The process's id; 0 while it does not run.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
     }
 
     /// Resident memory, bytes.

@@ -69,7 +69,7 @@ impl Size {
     }
 
     /// As a length in memory.
-    pub fn len(self) -> usize {
+    pub fn in_memory(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }

@@ -56,11 +56,9 @@ fn parse(
     // The header is what a browser sends when it comes back by itself; it is newer than the URL's.
     let from_url = params.text("last_event_id");
     let from_header = headers.get("last-event-id").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let place = match from_header.filter(|text| !text.is_empty()).or(from_url) {
-        None => None,
-        // A place of a form that this server never gave is a place of another log: begin anew, and say so.
-        Some(text) => Some(Place::parse(&text).unwrap_or(Place { epoch: 0, offset: 0 })),
-    };
+    let place = from_header.filter(|text| !text.is_empty()).or(from_url);
+    // A place of a form that this server never gave is a place of another log: begin anew, and say so.
+    let place = place.map(|text| Place::parse(&text).unwrap_or(Place { epoch: 0, offset: 0 }));
     params.finish()?;
     Ok(TailRequest { task, place, begin, filter, follow })
 }

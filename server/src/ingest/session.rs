@@ -40,7 +40,7 @@ pub(super) async fn run(
         ingest,
         tenant,
         progress: session.progress(),
-        session,
+        producer: session,
         responses,
         acked: Progress { generation: 0, queued_seq: welcome.queued_seq, stored_seq: welcome.stored_seq },
         skip_beyond: None,
@@ -73,7 +73,7 @@ fn viewer_url(public_url: &str, task: &flowforge_storage::TaskKey) -> String {
 struct Session<'a> {
     ingest: &'a Ingest,
     tenant: String,
-    session: Box<dyn ProducerSession>,
+    producer: Box<dyn ProducerSession>,
     progress: watch::Receiver<Progress>,
     responses: &'a Responses,
     /// What the client was last told.
@@ -108,8 +108,8 @@ impl Session<'_> {
         match message {
             Some(In::Batch(batch)) => self.append(batch).await?,
             Some(In::Frame(frame)) => {
-                if let Some(frame) = validate::frame(frame, self.session.producer(), &self.ingest.limits)? {
-                    self.session.frame(frame);
+                if let Some(frame) = validate::frame(frame, self.producer.producer(), self.ingest.limits)? {
+                    self.producer.frame(frame);
                 }
             }
             Some(In::Close(close)) => return Ok(ControlFlow::Break(close)),
@@ -127,8 +127,8 @@ impl Session<'_> {
         if self.skip_beyond.is_some_and(|expected| first_seq > expected) {
             return Ok(());
         }
-        let lines = validate::batch(batch, &self.ingest.limits)?;
-        match self.session.append(first_seq, lines).await {
+        let lines = validate::batch(batch, self.ingest.limits)?;
+        match self.producer.append(first_seq, lines).await {
             Ok(()) => self.skip_beyond = None,
             Err(BrokerError::Gap { expected_seq }) => self.resync(expected_seq).await?,
             Err(error) => return Err(status_of(&error)),
@@ -144,7 +144,7 @@ impl Session<'_> {
     /// Waits until the Close is stored, acking on the way. OK is the answer that lets the client forget everything.
     async fn close(&mut self, close: Close, requests: &mut Streaming<StreamLogsRequest>) -> Result<(), Status> {
         let (final_seq, outcome) = validate::close(close)?;
-        match self.session.close(final_seq, outcome).await {
+        match self.producer.close(final_seq, outcome).await {
             Ok(()) => {}
             Err(BrokerError::Gap { expected_seq }) => {
                 return Err(Status::unavailable(format!(
@@ -175,8 +175,8 @@ impl Session<'_> {
     /// Tells the client what is stored, or that it is fenced.
     async fn ack(&mut self) -> Result<(), Status> {
         let now = *self.progress.borrow_and_update();
-        if now.generation > self.session.welcome().generation {
-            return Err(status_of(&BrokerError::Fenced(self.session.producer())));
+        if now.generation > self.producer.welcome().generation {
+            return Err(status_of(&BrokerError::Fenced(self.producer.producer())));
         }
         // A queued line alone is no news to a client: it waits for the store.
         if now.stored_seq == self.acked.stored_seq {

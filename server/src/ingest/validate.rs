@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use flowforge_proto::v1::{self as wire, Limits, LogBatch, LogEntry};
 use flowforge_storage::{Outcome, ProducerId, Stream, TaskKey, TaskStatus};
-use serde::de::IgnoredAny;
 use tonic::Status;
 
 use crate::broker::{DroppedRun, FrameEvent, NewLine, ProducerHello};
@@ -68,7 +67,7 @@ fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), Status> {
     Ok(())
 }
 
-pub(super) fn batch(batch: LogBatch, limits: &Limits) -> Result<Vec<NewLine>, Status> {
+pub(super) fn batch(batch: LogBatch, limits: Limits) -> Result<Vec<NewLine>, Status> {
     if batch.first_seq == 0 || batch.first_seq > MAX_SEQ {
         return Err(Status::invalid_argument(format!("batch.first_seq must be 1 to {MAX_SEQ}")));
     }
@@ -91,7 +90,7 @@ pub(super) fn batch(batch: LogBatch, limits: &Limits) -> Result<Vec<NewLine>, St
     Ok(lines)
 }
 
-fn line(entry: LogEntry, seq: u64, limits: &Limits) -> Result<NewLine, Status> {
+fn line(entry: LogEntry, seq: u64, limits: Limits) -> Result<NewLine, Status> {
     let max_bytes = limits.max_line_bytes as usize;
     for (what, size) in [("message", entry.message.len()), ("fields_json", entry.fields_json.len())] {
         if size > max_bytes {
@@ -139,13 +138,10 @@ fn fields(json: Bytes, seq: u64) -> Result<Bytes, Status> {
     if json.is_empty() {
         return Ok(json);
     }
-    if serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(&json).is_err() {
-        return Err(invalid(seq, "fields_json that is not a JSON object"));
-    }
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&json).map_err(|_| invalid(seq, "fields_json that is not a JSON object"))?;
     if json.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-        let value: serde_json::Value =
-            serde_json::from_slice(&json).map_err(|_| invalid(seq, "fields_json that is not a JSON object"))?;
-        return Ok(value.to_string().into());
+        return Ok(serde_json::Value::Object(object).to_string().into());
     }
     Ok(json)
 }
@@ -155,7 +151,7 @@ fn invalid(seq: u64, what: &str) -> Status {
 }
 
 /// `None`: the frame names no bar, so there is nothing it could replace.
-pub(super) fn frame(frame: wire::Frame, producer: ProducerId, limits: &Limits) -> Result<Option<FrameEvent>, Status> {
+pub(super) fn frame(frame: wire::Frame, producer: ProducerId, limits: Limits) -> Result<Option<FrameEvent>, Status> {
     if frame.message.len() > limits.max_line_bytes as usize {
         return Err(Status::out_of_range(format!(
             "a frame has {} bytes, the limit is {}",
@@ -173,9 +169,8 @@ pub(super) fn frame(frame: wire::Frame, producer: ProducerId, limits: &Limits) -
 pub(super) fn close(close: wire::Close) -> Result<(u64, Outcome), Status> {
     let status = match wire::Status::try_from(close.status) {
         Ok(wire::Status::Succeeded) => TaskStatus::Succeeded,
-        Ok(wire::Status::Failed) => TaskStatus::Failed,
         Ok(wire::Status::Unspecified) if close.exit_code.unwrap_or(0) == 0 => TaskStatus::Succeeded,
-        Ok(wire::Status::Unspecified) => TaskStatus::Failed,
+        Ok(wire::Status::Failed | wire::Status::Unspecified) => TaskStatus::Failed,
         Err(_) => return Err(Status::invalid_argument(format!("close.status {} is unknown", close.status))),
     };
     Ok((close.final_seq, Outcome { status, exit_code: close.exit_code }))
@@ -205,7 +200,7 @@ mod tests {
             (LogEntry { fields_json: "{\"a\":".into(), ..entry(b"") }, Code::InvalidArgument, "not a JSON object"),
         ];
         for (bad, code, words) in cases {
-            let status = batch(LogBatch { first_seq: 7, entries: vec![entry(b"ok"), bad] }, &LIMITS).unwrap_err();
+            let status = batch(LogBatch { first_seq: 7, entries: vec![entry(b"ok"), bad] }, LIMITS).unwrap_err();
             assert_eq!(status.code(), code, "{status}");
             assert!(status.message().contains(words), "{status}");
         }
@@ -213,18 +208,18 @@ mod tests {
 
     #[test]
     fn fields_come_out_on_one_line() {
-        let line = line(LogEntry { fields_json: "{\n \"a\": 1\r\n}".into(), ..entry(b"") }, 1, &LIMITS).unwrap();
+        let line = line(LogEntry { fields_json: "{\n \"a\": 1\r\n}".into(), ..entry(b"") }, 1, LIMITS).unwrap();
         assert_eq!(line.fields, "{\"a\":1}".as_bytes());
     }
 
     #[test]
     fn numbers_that_cannot_be_stored_are_refused() {
         for first_seq in [0, u64::MAX] {
-            assert!(batch(LogBatch { first_seq, entries: vec![entry(b"")] }, &LIMITS).is_err());
+            assert!(batch(LogBatch { first_seq, entries: vec![entry(b"")] }, LIMITS).is_err());
         }
         let dropped = LogEntry { dropped: Some(wire::Dropped { lines: u64::MAX, bytes: 0 }), ..entry(b"") };
-        assert!(batch(LogBatch { first_seq: 5, entries: vec![dropped] }, &LIMITS).is_err());
-        assert!(batch(LogBatch { first_seq: 1, entries: vec![] }, &LIMITS).is_err());
+        assert!(batch(LogBatch { first_seq: 5, entries: vec![dropped] }, LIMITS).is_err());
+        assert!(batch(LogBatch { first_seq: 1, entries: vec![] }, LIMITS).is_err());
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub enum Opened {
     /// The reader has everything, and the task has ended.
     NothingMore,
     /// Its events.
-    Events(TailSession),
+    Events(Box<TailSession>),
 }
 
 impl Tail {
@@ -118,7 +118,7 @@ impl Tail {
         let (buffer_bytes, shutdown) = (self.buffer_bytes, self.shutdown.clone());
         let session =
             TailSession { request, scanner, renderer, subscription, buffer_bytes, shutdown, next: 0, epoch: 0 };
-        Ok(Opened::Events(session))
+        Ok(Opened::Events(Box::new(session)))
     }
 }
 
@@ -138,7 +138,7 @@ pub struct TailSession {
 
 impl TailSession {
     /// Runs the tail to its end.
-    pub fn into_stream(mut self) -> impl Stream<Item = Result<Bytes, BrokerError>> + Send {
+    pub fn into_stream(mut self: Box<Self>) -> impl Stream<Item = Result<Bytes, BrokerError>> + Send {
         try_stream! {
             yield Bytes::from_static(RETRY);
             let mut quiet_since = Instant::now();

@@ -1,0 +1,33 @@
+//! What a process has used, from /proc.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+/// At one moment.
+pub struct Usage {
+    /// User and system time so far.
+    pub cpu: Duration,
+    /// Bytes resident now.
+    pub rss: u64,
+    /// Most bytes resident ever.
+    pub peak_rss: u64,
+}
+
+impl Usage {
+    /// Of a process, proc(5).
+    pub fn of(pid: u32) -> Result<Self> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        // Fields count from behind the name, which may hold anything: utime and stime are the 12th and 13th there.
+        let fields: Vec<&str> = stat.rsplit_once(") ").context("an odd /proc/pid/stat")?.1.split(' ').collect();
+        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let kib = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).context("an odd /proc/pid/status")?;
+            Ok::<u64, anyhow::Error>(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+        };
+        let ticks_per_second = rustix::param::clock_ticks_per_second();
+        let cpu = Duration::from_millis(ticks * 1000 / ticks_per_second);
+        Ok(Self { cpu, rss: kib("VmRSS:")?, peak_rss: kib("VmHWM:")? })
+    }
+}

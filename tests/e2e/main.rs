@@ -1,0 +1,3 @@
+//! What one server promises, one promise a test. See the crate's documentation for the harness.
+
+mod opens;
