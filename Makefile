@@ -27,4 +27,4 @@ check: ## the quick part of it: format, lints, docs
 bench: ## load figures of a release build on this machine, in about three minutes
 	@./.ci/prepare check
 	cargo build --release -p flowforge-server -p flowforge-tests --bins
-	FLOWFORGE_BIN=target/release/flowforge ./target/release/flowforge-bench
+	FLOWFORGE_BIN=$(CURDIR)/target/release/flowforge ./target/release/flowforge-bench

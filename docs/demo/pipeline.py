@@ -48,7 +48,8 @@ def extract() -> list[dict]:
 def transform(part: int, rows: list[dict]) -> int:
     for at, row in enumerate(rows):
         if at % 10 == 0:
-            print(json.dumps({"event": "transform", "worker": part, "thread": threading.current_thread().name, **row}, ensure_ascii=False))
+            # One write a line: print() would write the newline by itself, and threads would mix.
+            sys.stdout.write(json.dumps({"event": "transform", "worker": part, "thread": threading.current_thread().name, **row}, ensure_ascii=False) + "\n")
             pause(0.05)
     return len(rows)
 

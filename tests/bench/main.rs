@@ -46,7 +46,7 @@ struct Args {
 impl Args {
     fn overrides(&self) -> Overrides {
         self.settings.iter().filter_map(|setting| setting.split_once('=')).fold(
-            Overrides::none().set("logging.level", "warn"),
+            Overrides::none().set("logging.level", "warn,flowforge_server::serve=info"),
             |overrides, (key, value)| overrides.set(key, value),
         )
     }

@@ -183,6 +183,7 @@ impl Screen {
             "end" => {
                 let offset = number("offset")?;
                 require!(self.last == Some(offset), "the end is at {offset}, shown up to {:?}", self.last);
+                require!(self.live == 1, "the end without live before it");
                 self.over = true;
             }
             "frame" => {}

@@ -90,8 +90,9 @@ fn what_is_wrong_with_a_view_is_named() {
     no(after_start(vec![one(), one()]), "offset 1 where 2 is due");
     no(after_start(vec![one(), Seen::Row(Row { json: 1, ..row(2, 2) })]), "the store has");
     no(after_start(vec![one(), two(), Seen::Row(row(3, 3))]), "3 rows, the store 2");
-    no(after_start(vec![one(), control("end")]), "the end is at 2");
-    no(after_start(vec![one(), two(), control("end"), Seen::Row(row(3, 3))]), "after end");
+    no(after_start(vec![one(), control("live"), control("end")]), "the end is at 2");
+    no(after_start(vec![one(), two(), control("end")]), "without live");
+    no(after_start(vec![one(), two(), control("live"), control("end"), Seen::Row(row(3, 3))]), "after end");
     no(after_start(vec![control("live"), control("live")]), "live 2 times");
     no(after_start(vec![control("reset")]), "undue reset");
     no(after_start(vec![one(), control("gap")]), "undue gap");

@@ -131,7 +131,13 @@ impl Viewer {
 
     /// The next event, within the usual patience. `None`: the connection is over.
     pub async fn next(&mut self) -> Result<Option<Event>> {
-        timeout(PATIENCE, self.receive()).await.with_context(|| format!("{}: nothing came", self.name))?
+        match timeout(PATIENCE, self.receive()).await {
+            Ok(event) => event,
+            Err(_) => {
+                let last = &self.journal[self.journal.len().saturating_sub(6)..];
+                bail!("{}: nothing came for {PATIENCE:?} after {last:?}", self.name)
+            }
+        }
     }
 
     /// Events until one of this name, which is returned.

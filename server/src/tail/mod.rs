@@ -172,7 +172,6 @@ impl TailSession {
                     Scan::Recent(batches) => {
                         if live && let Some(due) = pace.hold_until(Instant::now()) {
                             sleep_until(due).await;
-                            pace.wrote(Instant::now());
                             continue; // More may have come meanwhile; it shares the write.
                         }
                         self.next = self.renderer.recent(&batches, self.next);
