@@ -107,8 +107,8 @@ impl Server {
                 max_rows: self.config.batch.max_rows,
                 max_delay: self.config.batch.max_delay.duration(),
                 hard_max_rows: self.config.batch.hard_max_rows,
+                min_interval: self.config.batch.min_interval.duration(),
             },
-            min_interval: self.config.batch.min_interval.duration(),
         };
         stages.spawn(async move {
             writer.run().await;

@@ -187,8 +187,10 @@ pub struct FlushLimits {
     pub max_rows: usize,
     /// So old a line starts a flush.
     pub max_delay: Duration,
-    /// No flush carries more lines than this, unless one batch alone does.
+    /// No flush carries more lines than this, unless one batch alone does. So many waiting lines are flushed at once.
     pub hard_max_rows: usize,
+    /// The shortest time between two flushes that are not full: each costs an fsync, and an ack to every producer in it.
+    pub min_interval: Duration,
 }
 
 /// Batches on their way to the store. Must be given back to [`Broker::stored`] once committed.

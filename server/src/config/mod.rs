@@ -138,7 +138,7 @@ pub struct BatchConfig {
     pub max_rows: usize,
     /// No flush carries more lines.
     pub hard_max_rows: usize,
-    /// The shortest time between the starts of two flushes.
+    /// The shortest time between two flushes that are not full.
     pub min_interval: Period,
 }
 
@@ -148,7 +148,7 @@ impl Default for BatchConfig {
             max_delay: Period::seconds(1),
             max_rows: 100,
             hard_max_rows: 20_000,
-            min_interval: Period::milliseconds(50),
+            min_interval: Period::milliseconds(200),
         }
     }
 }

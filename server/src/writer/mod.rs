@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowforge_storage::{LogStore, StoreError, TaskLines};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::broker::{Broker, Delivery, FlushLimits};
@@ -29,18 +29,13 @@ pub struct Writer {
     pub store: Arc<dyn LogStore>,
     /// When to flush.
     pub limits: FlushLimits,
-    /// The shortest time between the starts of two inserts: keeps their number low while lines trickle.
-    pub min_interval: Duration,
 }
 
 impl Writer {
     /// Runs until dropped. Dropping it between a commit and the ack repeats the insert later, which is harmless.
     pub async fn run(self) {
-        let mut not_before = Instant::now();
         loop {
             let delivery = self.broker.take(&self.limits).await;
-            sleep_until(not_before).await;
-            not_before = Instant::now() + self.min_interval;
             self.store_delivery(&delivery).await;
             self.broker.stored(delivery).await;
         }

@@ -41,6 +41,9 @@ struct Inner {
     tenant_bytes: HashMap<Box<str>, usize>,
     flush_now: bool,
     draining: bool,
+    /// Waiting rows at which the writer wants to be woken.
+    ring_at: usize,
+    last_take: Option<Instant>,
 }
 
 impl Queue {
@@ -50,15 +53,20 @@ impl Queue {
 
     /// The caller holds the task's lock, so batches of one task come in offset order.
     pub(super) fn push(&self, batch: Arc<Batch>) {
-        let mut inner = self.lock();
         let rows = batch.records.len();
+        let mut inner = self.lock();
+        let before = inner.waiting_rows;
         inner.waiting_rows += rows;
         inner.size.rows += rows;
         inner.size.bytes += batch.weight;
         add_tenant_bytes(&mut inner.tenant_bytes, &batch);
         inner.waiting.push_back((Instant::now(), batch));
+        // The writer is woken only where its decision may change, not for each line.
+        let ring = before < inner.ring_at && inner.ring_at <= inner.waiting_rows;
         drop(inner);
-        self.arrived.notify_one();
+        if ring {
+            self.arrived.notify_one();
+        }
     }
 
     /// Someone waits for what is queued: do not wait for more.
@@ -106,15 +114,21 @@ impl Queue {
 
     fn try_take(&self, limits: &FlushLimits) -> Take {
         let mut inner = self.lock();
+        let now = Instant::now();
         let Some((oldest, _)) = inner.waiting.front() else {
             inner.flush_now = false;
+            inner.ring_at = 1;
             return Take::Empty;
         };
-        let due = *oldest + limits.max_delay;
-        let ready = inner.draining || inner.flush_now || inner.waiting_rows >= limits.max_rows || due <= Instant::now();
-        if !ready {
+        let full = inner.draining || inner.waiting_rows >= limits.hard_max_rows;
+        let wanted = inner.flush_now || inner.waiting_rows >= limits.max_rows;
+        let due = if wanted { now } else { *oldest + limits.max_delay };
+        let due = inner.last_take.map_or(due, |last| due.max(last + limits.min_interval));
+        if !full && now < due {
+            inner.ring_at = if wanted { limits.hard_max_rows } else { limits.max_rows };
             return Take::NotBefore(due);
         }
+        inner.last_take = Some(now);
         let (mut batches, mut rows) = (Vec::new(), 0);
         while let Some((_, batch)) = inner.waiting.front() {
             let more = batch.records.len();

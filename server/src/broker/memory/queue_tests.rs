@@ -26,7 +26,7 @@ fn batch(tenant: &str, rows: u64) -> Arc<Batch> {
 }
 
 fn limits(max_rows: usize, max_delay: Duration) -> FlushLimits {
-    FlushLimits { max_rows, max_delay, hard_max_rows: 5 }
+    FlushLimits { max_rows, max_delay, hard_max_rows: 5, min_interval: Duration::ZERO }
 }
 
 fn queue(max_bytes: usize, max_tenant_bytes: usize) -> Queue {
@@ -90,4 +90,30 @@ async fn room_is_made_by_storing_only_and_per_tenant() {
     queue.release(&delivery.batches);
     assert!(is_ready(queue.admit("a")).await && is_ready(queue.admit("b")).await);
     assert_eq!(queue.size(), QueueSize::default());
+}
+
+#[tokio::test]
+async fn flushes_keep_their_distance_unless_they_are_full() {
+    let queue = queue(1 << 20, 1 << 20);
+    let limits = FlushLimits { max_rows: 1, max_delay: LONG, hard_max_rows: 5, min_interval: LONG };
+    queue.push(batch("a", 1));
+    assert_eq!(queue.take(&limits).await.rows(), 1, "the first has nothing to keep its distance from");
+    queue.push(batch("a", 1));
+    assert!(!is_ready(queue.take(&limits)).await);
+    queue.push(batch("a", 4));
+    assert_eq!(queue.take(&limits).await.rows(), 5);
+}
+
+#[tokio::test]
+async fn a_waiting_writer_is_woken_by_the_line_that_decides() {
+    let queue = Arc::new(queue(1 << 20, 1 << 20));
+    let taker = tokio::spawn({
+        let queue = Arc::clone(&queue);
+        async move { queue.take(&limits(3, LONG)).await.rows() }
+    });
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+        queue.push(batch("a", 1));
+    }
+    assert_eq!(tokio::time::timeout(Duration::from_secs(10), taker).await.unwrap().unwrap(), 3);
 }
