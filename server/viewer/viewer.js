@@ -84,11 +84,12 @@ class Log {
     /** Lines that wait for the next picture, so that a burst is one change of the document. @type {(() => void)[]} */
     this.waiting = [];
     this.following = true;
-    addEventListener("scroll", () => {
-      this.following = innerHeight + scrollY >= document.documentElement.scrollHeight - 40;
+    this.pane = /** @type {HTMLElement} */ (document.querySelector("main"));
+    this.pane.addEventListener("scroll", () => {
+      this.following = this.pane.scrollTop + this.pane.clientHeight >= this.pane.scrollHeight - 40;
       byId("follow").hidden = this.following;
     });
-    byId("follow").addEventListener("click", () => scrollTo(0, document.documentElement.scrollHeight));
+    byId("follow").addEventListener("click", () => this.toEnd());
   }
 
   connect() {
@@ -129,8 +130,12 @@ class Log {
       this.waiting = [];
       for (const one of changes) one();
       while (this.list.childElementCount > MAX_ROWS) this.list.firstElementChild?.remove();
-      if (this.following) scrollTo(0, document.documentElement.scrollHeight);
+      if (this.following) this.toEnd();
     });
+  }
+
+  toEnd() {
+    this.pane.scrollTop = this.pane.scrollHeight;
   }
 
   /** @param {any} line */
