@@ -1,5 +1,8 @@
 //! What one server promises, one promise a test. See the crate's documentation for the harness.
 
 mod crash;
+mod http;
 mod opens;
 mod protocol;
+mod shutdown;
+mod tail;
