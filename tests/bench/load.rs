@@ -8,21 +8,21 @@ use flowforge_client::{Client, ClientConfig, Entry, Overflow, Status, Stream};
 use flowforge_tests::server::Server;
 
 /// Enough for any scenario; none should reach it.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// The name of the `index`-th task.
-pub fn task(index: usize) -> String {
+pub(crate) fn task(index: usize) -> String {
     format!("bench-{index}")
 }
 
 /// Nanoseconds since the first call: what a line carries, and a viewer subtracts.
-pub fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Connects one producer per task, and waits until each is welcome.
-pub async fn start(server: &Server, tasks: usize) -> Result<Vec<Client>> {
+pub(crate) async fn start(server: &Server, tasks: usize) -> Result<Vec<Client>> {
     let mut producers = Vec::new();
     for index in 0..tasks {
         let mut config = ClientConfig::new(server.grpc_url(), task(index));
@@ -37,7 +37,7 @@ pub async fn start(server: &Server, tasks: usize) -> Result<Vec<Client>> {
 }
 
 /// Sends at a steady rate, task after task. Returns how many lines each task got.
-pub async fn paced(producers: &[Client], rate: usize, length: Duration, line_bytes: usize) -> Vec<u64> {
+pub(crate) async fn paced(producers: &[Client], rate: usize, length: Duration, line_bytes: usize) -> Vec<u64> {
     let mut sent = vec![0; producers.len()];
     let started = Instant::now();
     let (mut count, mut next) = (0_u64, 0);
@@ -56,7 +56,7 @@ pub async fn paced(producers: &[Client], rate: usize, length: Duration, line_byt
 }
 
 /// Sends `lines` in all, every producer as fast as it is let, and waits until all are stored.
-pub async fn flat_out(producers: &[Client], lines: usize, line_bytes: usize) -> Result<()> {
+pub(crate) async fn flat_out(producers: &[Client], lines: usize, line_bytes: usize) -> Result<()> {
     let each = lines / producers.len();
     let sends = producers.iter().map(|producer| async move {
         for sent in 0..each {
@@ -73,7 +73,7 @@ pub async fn flat_out(producers: &[Client], lines: usize, line_bytes: usize) -> 
 }
 
 /// Ends every task.
-pub async fn close(producers: Vec<Client>) -> Result<()> {
+pub(crate) async fn close(producers: Vec<Client>) -> Result<()> {
     let ends = producers.iter().map(|producer| producer.close_async(Status::Succeeded, Some(0), PATIENCE));
     let outcomes = futures_util::future::join_all(ends).await;
     ensure!(outcomes.iter().all(flowforge_client::CloseOutcome::is_complete), "a producer could not close");

@@ -18,7 +18,10 @@ use crate::usage::Usage;
 
 /// FlowForge Logs under load.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "Example: FLOWFORGE_BIN=target/release/flowforge target/release/flowforge-bench --seconds 10")]
+#[command(
+    version,
+    after_help = "Example: FLOWFORGE_BIN=target/release/flowforge target/release/flowforge-bench --seconds 10"
+)]
 struct Args {
     /// Tasks that print at once.
     #[arg(long, default_value_t = 1_000)]
@@ -92,7 +95,8 @@ async fn latency(args: &Args, tasks: usize, watched: impl Fn(usize) -> usize) ->
     for (viewer, handle) in viewers.into_iter().enumerate() {
         let report = handle.await??;
         seen += report.lines;
-        due += sent.iter().enumerate().filter(|(task, _)| *task == watched(viewer)).map(|(_, lines)| lines).sum::<u64>();
+        due +=
+            sent.iter().enumerate().filter(|(task, _)| *task == watched(viewer)).map(|(_, lines)| lines).sum::<u64>();
         all.add(&report.latency)?;
     }
     ensure!(seen == due, "viewers saw {seen} lines of {due}");

@@ -5,18 +5,18 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 /// At one moment.
-pub struct Usage {
+pub(crate) struct Usage {
     /// User and system time so far.
-    pub cpu: Duration,
+    pub(crate) cpu: Duration,
     /// Bytes resident now.
-    pub rss: u64,
+    pub(crate) rss: u64,
     /// Most bytes resident ever.
-    pub peak_rss: u64,
+    pub(crate) peak_rss: u64,
 }
 
 impl Usage {
     /// Of a process, proc(5).
-    pub fn of(pid: u32) -> Result<Self> {
+    pub(crate) fn of(pid: u32) -> Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // Fields count from behind the name, which may hold anything: utime and stime are the 12th and 13th there.
         let fields: Vec<&str> = stat.rsplit_once(") ").context("an odd /proc/pid/stat")?.1.split(' ').collect();

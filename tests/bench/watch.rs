@@ -7,15 +7,15 @@ use hdrhistogram::Histogram;
 use crate::load::now_ns;
 
 /// What one viewer saw.
-pub struct Report {
+pub(crate) struct Report {
     /// Lines.
-    pub lines: u64,
+    pub(crate) lines: u64,
     /// Nanoseconds from send to here.
-    pub latency: Histogram<u64>,
+    pub(crate) latency: Histogram<u64>,
 }
 
 /// Watches from the first line to the end of the task. What it looks for is the time at the start of a message.
-pub async fn watch(task_url: String, line_bytes: usize) -> Result<Report> {
+pub(crate) async fn watch(task_url: String, line_bytes: usize) -> Result<Report> {
     let mut report = Report { lines: 0, latency: Histogram::new(3)? };
     let response = reqwest::get(format!("{task_url}/logs/stream?from=1")).await?.error_for_status()?;
     let (mut chunks, mut rest) = (response.bytes_stream(), Vec::with_capacity(16 * line_bytes));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use flowforge_proto::v1::Close;
 use flowforge_tests::checker::{Allowed, check_store, check_viewer};
 use flowforge_tests::generator::{Generator, Plan};
 use flowforge_tests::producer::{Call, hello, new_producer};
@@ -10,7 +11,6 @@ use flowforge_tests::server::{Overrides, Server};
 use flowforge_tests::store_read::{self, WriteLock};
 use flowforge_tests::viewer::Viewer;
 use flowforge_tests::wait::{self, PATIENCE};
-use flowforge_proto::v1::Close;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_ten_times_under_load() -> Result<()> {
@@ -34,7 +34,8 @@ async fn killed_ten_times_under_load() -> Result<()> {
         // Each life is long enough for something to be acked in it, and ends at a random moment of the store's rhythm.
         let before: Vec<u64> = generators.iter().map(|(_, generator)| generator.journal().acked).collect();
         wait::until("every producer to be acked again", PATIENCE, async || {
-            let moved = generators.iter().zip(&before).all(|((_, generator), before)| generator.journal().acked > *before);
+            let moved =
+                generators.iter().zip(&before).all(|((_, generator), before)| generator.journal().acked > *before);
             Ok(moved.then_some(()))
         })
         .await
@@ -54,11 +55,15 @@ async fn killed_ten_times_under_load() -> Result<()> {
     }
     for task in tasks {
         let store = store_read::over_http(&server.task_url(task)).await?;
-        let producers: Vec<_> = journals.iter().filter(|(of, _)| *of == task).map(|(_, journal)| journal.clone()).collect();
+        let producers: Vec<_> =
+            journals.iter().filter(|(of, _)| *of == task).map(|(_, journal)| journal.clone()).collect();
         check_store(&store, &producers)?;
         for journal in &producers {
             ensure!(journal.closed && journal.welcomes >= 10, "{}: {} welcomes", journal.tag, journal.welcomes);
-            eprintln!("{}: {} lines, longest time without an ack {:?}", journal.tag, journal.captured, journal.longest_stall);
+            eprintln!(
+                "{}: {} lines, longest time without an ack {:?}",
+                journal.tag, journal.captured, journal.longest_stall
+            );
         }
         for (_, viewer) in seen.iter().filter(|(of, _)| *of == task) {
             check_viewer(viewer, &store, Allowed::Rollback)?;

@@ -169,10 +169,8 @@ async fn readers_of_what_retention_deleted_are_told() -> Result<()> {
     sqlx::raw_sql(aged).execute(&mut db).await?;
     drop(db);
     server.restart().await?;
-    wait::until("retention", PATIENCE, async || {
-        Ok((get(&server.task_url("old")).await?["floor"] == 7).then_some(()))
-    })
-    .await?;
+    wait::until("retention", PATIENCE, async || Ok((get(&server.task_url("old")).await?["floor"] == 7).then_some(())))
+        .await?;
     // Its last id was 3; 4, 5 and 6 are gone.
     viewer.open().await?;
     viewer.next_named("end").await?;
@@ -195,7 +193,8 @@ async fn ten_thousand_lines_of_one_instant_stay_in_order() -> Result<()> {
     let line = |n: u64| LogEntry { time_unix_nano: 1_700_000_000_000_000_000, ..entry(format!("{n}")) };
     call.batch(1, (1..=10_000).map(line).collect()).await?;
     call.close(Close { final_seq: 10_000, ..Close::default() }).await??;
-    let text = reqwest::get(format!("{}/logs/download?stream=stdout", server.task_url("instant"))).await?.text().await?;
+    let text =
+        reqwest::get(format!("{}/logs/download?stream=stdout", server.task_url("instant"))).await?.text().await?;
     let numbers: Vec<u64> = text.lines().map(str::parse).collect::<Result<_, _>>()?;
     ensure!(numbers == (1..=10_000).collect::<Vec<_>>());
     let rows = store_read::from_file(&server.database(), "instant").await?;

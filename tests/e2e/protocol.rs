@@ -40,8 +40,7 @@ fn close(final_seq: u64) -> Close {
 async fn two_producers_at_full_speed_have_one_order_for_everybody() -> Result<()> {
     let server = Server::start().await?;
     let url = server.task_url("two");
-    let live: Vec<_> =
-        (0..3).map(|n| tokio::spawn(Viewer::whole(&format!("live {n}"), &url).follow())).collect();
+    let live: Vec<_> = (0..3).map(|n| tokio::spawn(Viewer::whole(&format!("live {n}"), &url).follow())).collect();
     let generators = ["a", "b"].map(|tag| Generator::start(Plan::new(&server.grpc_url(), "two", tag, 30_000)));
     let mut journals = Vec::new();
     for generator in generators {
@@ -126,7 +125,11 @@ async fn lines_that_are_gone_become_a_row_that_says_so() -> Result<()> {
     let lines = lines(&server, "gone").await?;
     ensure!(lines.len() == 6, "{lines:#?}");
     ensure!(lines[2]["stream"] == "system" && lines[2]["seq"] == 9, "{}", lines[2]);
-    ensure!(lines[2]["fields"]["gap"] == serde_json::json!({"lines": 7, "first_seq": 3, "last_seq": 9}), "{}", lines[2]);
+    ensure!(
+        lines[2]["fields"]["gap"] == serde_json::json!({"lines": 7, "first_seq": 3, "last_seq": 9}),
+        "{}",
+        lines[2]
+    );
     let said = serde_json::json!({"lines": 5, "bytes": 77, "first_seq": 10, "last_seq": 14});
     ensure!(lines[3]["stream"] == "system" && lines[3]["fields"]["dropped"] == said, "{}", lines[3]);
     ensure!(lines[4]["seq"] == 15 && lines[4]["message"] == "fifteen", "{}", lines[4]);
@@ -147,10 +150,8 @@ async fn what_breaks_a_rule_is_refused_with_its_number_and_the_rule() -> Result<
     call.batch(3, vec![entry("not kept"), over]).await?;
     let status = call.refused(Code::OutOfRange).await?;
     ensure!(status.message().contains("seq 4") && status.message().contains("65536"), "{status:?}");
-    wait::until("the accepted lines", PATIENCE, async || {
-        Ok((lines(&server, "rules").await?.len() == 2).then_some(()))
-    })
-    .await?;
+    wait::until("the accepted lines", PATIENCE, async || Ok((lines(&server, "rules").await?.len() == 2).then_some(())))
+        .await?;
     let (mut call, _) = Call::hello(&server.grpc_url(), hello("rules-2", new_producer())).await?;
     call.batch(1, (0..80).map(|_| entry(vec![b'x'; 60_000])).collect()).await?;
     call.refused(Code::OutOfRange).await.context("a message over limits.max_message_bytes")?;

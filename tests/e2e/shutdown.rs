@@ -128,8 +128,9 @@ async fn a_poison_row_is_replaced_and_its_neighbours_are_not() -> Result<()> {
         BEGIN SELECT RAISE(ABORT, 'poison is not stored here'); END";
     sqlx::raw_sql(trigger).execute(&mut db).await?;
     let (mut call, _) = Call::hello(&server.grpc_url(), hello("poison", new_producer())).await?;
-    let texts: Vec<String> =
-        (1..=50).map(|n| if n == 17 || n == 18 || n == 50 { format!("poison {n}") } else { format!("line {n}") }).collect();
+    let texts: Vec<String> = (1..=50)
+        .map(|n| if n == 17 || n == 18 || n == 50 { format!("poison {n}") } else { format!("line {n}") })
+        .collect();
     call.lines(1, &texts.iter().map(String::as_str).collect::<Vec<_>>()).await?;
     call.stored(50).await?;
     call.close(Close { final_seq: 50, ..Close::default() }).await??;

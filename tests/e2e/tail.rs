@@ -118,7 +118,9 @@ async fn a_place_that_means_nothing_here_begins_anew() -> Result<()> {
     let server = Server::start().await?;
     fill(&server, "places", mixed()).await?;
     let huge = "9".repeat(5000);
-    for place in ["garbage", "-", "1-1", "0-0", "18446744073709551616-1", "99999999999999-5", "'; DROP TABLE lines", &huge] {
+    for place in
+        ["garbage", "-", "1-1", "0-0", "18446744073709551616-1", "99999999999999-5", "'; DROP TABLE lines", &huge]
+    {
         let mut viewer = Viewer::whole(&format!("{place:.20}"), &server.task_url("places"));
         viewer.last_event_id = Some(place.to_owned());
         let viewer = viewer.follow().await?;
@@ -173,7 +175,8 @@ async fn a_viewer_that_does_not_read_slows_nobody_and_gets_everything_later() ->
     let journal = Generator::start(Plan::new(&server.grpc_url(), "slow", "p", 120_000)).join().await?;
     let store = store_read::over_http(&url).await?;
     check_store(&store, &[journal])?;
-    let busy = tokio::time::timeout(Duration::from_secs(20), busy).await.context("the other viewer is held up")???;
+    let busy =
+        tokio::time::timeout(Duration::from_secs(20), busy).await.context("the other viewer is held up")???;
     check_viewer(&busy, &store, Allowed::Undisturbed)?;
     // Not one byte was read until here: far more than all buffers on the way can hold has passed.
     while idle.next().await?.is_some() {}
@@ -186,7 +189,8 @@ async fn a_viewer_that_does_not_read_slows_nobody_and_gets_everything_later() ->
 async fn filtered_followers_see_every_match_once_across_cuts() -> Result<()> {
     let server = Server::start().await?;
     // "line 1…7 " matches some; a place is recorded also while nothing matches.
-    let generator = Generator::start(Plan { rate: Some(4000), ..Plan::new(&server.grpc_url(), "filtered", "p", 12_000) });
+    let generator =
+        Generator::start(Plan { rate: Some(4000), ..Plan::new(&server.grpc_url(), "filtered", "p", 12_000) });
     let url = format!("{}/logs/stream?from=1&q=77", server.task_url("filtered"));
     let mut viewer = Viewer::new("filtered", url);
     for _ in 0..15 {

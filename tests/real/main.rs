@@ -18,7 +18,8 @@ async fn a_real_build_equals_what_tee_saw() -> Result<()> {
     let script = r#"set -o pipefail
         { "$CARGO_BIN" build -v --offline --package "$BUILT" --target-dir "$WORK/target" 2>&1 >&3 3>&- |
             tee "$WORK/stderr" >&2 3>&-; } 3>&1 | tee "$WORK/stdout""#;
-    let mut command = cli::command(&server, ["run", "--raw", "--quiet", "--task", "build", "--", "bash", "-c", script])?;
+    let mut command =
+        cli::command(&server, ["run", "--raw", "--quiet", "--task", "build", "--", "bash", "-c", script])?;
     command.env("CARGO_BIN", cargo).env("BUILT", BUILT).env("WORK", server.dir()).env_remove("RUSTFLAGS");
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let output = cli::output(&mut command).await?;

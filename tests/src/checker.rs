@@ -55,11 +55,20 @@ pub fn check_store(store: &StoreRows, producers: &[Journal]) -> Verdict {
     let mut last: HashMap<u128, u64> = HashMap::new();
     for row in store.rows.iter().filter(|row| row.producer != 0) {
         let Some(journal) = by_id.get(&row.producer) else {
-            return Err(Violation(format!("offset {}: a producer that nobody started: {:032x}", row.offset, row.producer)));
+            return Err(Violation(format!(
+                "offset {}: a producer that nobody started: {:032x}",
+                row.offset, row.producer
+            )));
         };
         let tag = &journal.tag;
         let expected = last.get(&row.producer).map_or(1, |last| last + 1);
-        require!(row.seq >= expected, "offset {}: seq {} of {tag} again or late, after {}", row.offset, row.seq, expected - 1);
+        require!(
+            row.seq >= expected,
+            "offset {}: seq {} of {tag} again or late, after {}",
+            row.offset,
+            row.seq,
+            expected - 1
+        );
         require!(row.seq == expected, "offset {}: {tag} jumps from {} to {}", row.offset, expected - 1, row.seq);
         require!(row.seq <= journal.captured, "offset {}: {tag} never wrote a line {}", row.offset, row.seq);
         let wrote = digest(text(tag, row.seq).as_bytes());
@@ -73,7 +82,11 @@ pub fn check_store(store: &StoreRows, producers: &[Journal]) -> Verdict {
             return Err(Violation(format!("{tag}: {broken}")));
         }
         require!(journal.acked <= stored, "{tag}: acked up to {}, stored up to {stored}", journal.acked);
-        require!(!journal.closed || stored == journal.captured, "{tag}: closed at {}, stored {stored}", journal.captured);
+        require!(
+            !journal.closed || stored == journal.captured,
+            "{tag}: closed at {}, stored {stored}",
+            journal.captured
+        );
     }
     Ok(())
 }
@@ -177,7 +190,11 @@ impl Screen {
             "gap" => {
                 let (from, to) = (number("from")?, number("to")?);
                 require!(self.allowed == Allowed::Anything, "an undue gap from {from} to {to}");
-                require!(Some(from) == self.last.map(|last| last + 1) && to >= from, "gap {from} to {to} after {:?}", self.last);
+                require!(
+                    Some(from) == self.last.map(|last| last + 1) && to >= from,
+                    "gap {from} to {to} after {:?}",
+                    self.last
+                );
                 self.last = Some(to);
             }
             "end" => {

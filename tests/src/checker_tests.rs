@@ -68,14 +68,28 @@ fn shown(seen: Vec<Seen>, allowed: Allowed) -> Verdict {
 
 #[test]
 fn a_whole_view_passes_also_in_pieces_and_after_a_rollback() {
-    let whole = vec![Seen::Open(None), start(1), Seen::Row(row(1, 1)), Seen::Row(row(2, 2)), control("live"), control("end")];
+    let whole =
+        vec![Seen::Open(None), start(1), Seen::Row(row(1, 1)), Seen::Row(row(2, 2)), control("live"), control("end")];
     assert_eq!(shown(whole, Allowed::Undisturbed), Ok(()));
-    let pieces =
-        vec![Seen::Open(None), start(1), Seen::Row(row(1, 1)), Seen::Cut, Seen::Open(None), start(2), Seen::Row(row(2, 2))];
+    let pieces = vec![
+        Seen::Open(None),
+        start(1),
+        Seen::Row(row(1, 1)),
+        Seen::Cut,
+        Seen::Open(None),
+        start(2),
+        Seen::Row(row(2, 2)),
+    ];
     assert_eq!(shown(pieces, Allowed::Undisturbed), Ok(()));
     let lost = Row { json: 0, ..row(2, 2) };
-    let back =
-        vec![Seen::Open(None), start(1), Seen::Row(row(1, 1)), Seen::Row(lost), control("rollback"), Seen::Row(row(2, 2))];
+    let back = vec![
+        Seen::Open(None),
+        start(1),
+        Seen::Row(row(1, 1)),
+        Seen::Row(lost),
+        control("rollback"),
+        Seen::Row(row(2, 2)),
+    ];
     assert_eq!(shown(back.clone(), Allowed::Rollback), Ok(()));
     no(shown(back, Allowed::Undisturbed), "undue rollback");
 }

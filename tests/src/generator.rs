@@ -111,7 +111,16 @@ impl Generator {
         };
         let journal = Arc::new(Mutex::new(journal));
         let (stop, stopped) = watch::channel(false);
-        let run = Run { plan, producer, journal: Arc::clone(&journal), stopped, start: Instant::now(), moved: Instant::now(), captured: 0, stored: 0 };
+        let run = Run {
+            plan,
+            producer,
+            journal: Arc::clone(&journal),
+            stopped,
+            start: Instant::now(),
+            moved: Instant::now(),
+            captured: 0,
+            stored: 0,
+        };
         Self { journal, stop, task: tokio::spawn(run.run()) }
     }
 
@@ -156,7 +165,9 @@ impl Run {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(error) => match error.downcast_ref::<Status>().map(Status::code) {
-                    Some(Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::ResourceExhausted) => {
+                    Some(
+                        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::ResourceExhausted,
+                    ) => {
                         let code = error.downcast_ref::<Status>().map_or(Code::Unknown, Status::code);
                         lock(&self.journal).failures.push(code);
                     }
@@ -167,7 +178,12 @@ impl Run {
             }
             self.note_stall();
             if self.moved.elapsed() > PATIENCE {
-                bail!("producer {}: no progress for {PATIENCE:?}, {} of {} acked", self.plan.tag, self.stored, self.captured);
+                bail!(
+                    "producer {}: no progress for {PATIENCE:?}, {} of {} acked",
+                    self.plan.tag,
+                    self.stored,
+                    self.captured
+                );
             }
             sleep(RECONNECT).await;
         }
@@ -190,7 +206,10 @@ impl Run {
             if done && !self.plan.close && self.stored == self.captured {
                 return Ok(true);
             }
-            if done && self.plan.close && let Some(sender) = sender.take() {
+            if done
+                && self.plan.close
+                && let Some(sender) = sender.take()
+            {
                 let close = Close { final_seq: self.captured, ..Close::default() };
                 let _ = sender.send(StreamLogsRequest { message: Some(Request::Close(close)) }).await;
                 call.half_close();

@@ -35,12 +35,17 @@ pub fn hello(task: &str, producer: u128) -> Hello {
 
 /// A plain line of standard output.
 pub fn entry(message: impl Into<Vec<u8>>) -> LogEntry {
-    LogEntry { message: message.into().into(), time_unix_nano: flowforge_client::now_unix_nano(), ..LogEntry::default() }
+    LogEntry {
+        message: message.into().into(),
+        time_unix_nano: flowforge_client::now_unix_nano(),
+        ..LogEntry::default()
+    }
 }
 
 /// A connection to a server's gRPC address.
 pub async fn connect(grpc_url: &str) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(grpc_url.to_owned())?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
+    let endpoint =
+        Endpoint::from_shared(grpc_url.to_owned())?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
     Ok(endpoint.connect().await?)
 }
 

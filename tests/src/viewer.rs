@@ -221,7 +221,9 @@ impl Viewer {
                 self.longest_outage = self.longest_outage.max(outage.elapsed());
                 outage = Instant::now();
                 shown += 1;
-                if let Some(rate) = self.events_per_second && shown % (rate / 100).max(1) == 0 {
+                if let Some(rate) = self.events_per_second
+                    && shown % (rate / 100).max(1) == 0
+                {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
             }

@@ -25,8 +25,7 @@ fn a_million_lines_of_one_task() -> Result<()> {
         const LINES: u64 = 1_000_000;
         let server = Server::start().await?;
         let url = server.task_url("million");
-        let viewers: Vec<_> =
-            (0..2).map(|n| tokio::spawn(Viewer::whole(&format!("v{n}"), &url).follow())).collect();
+        let viewers: Vec<_> = (0..2).map(|n| tokio::spawn(Viewer::whole(&format!("v{n}"), &url).follow())).collect();
         let mut config = ClientConfig::new(server.grpc_url(), "million");
         config.overflow = Overflow::Wait;
         let client = Client::start(config)?;

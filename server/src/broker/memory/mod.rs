@@ -173,6 +173,7 @@ impl Broker for MemoryBroker {
             let ended = {
                 let mut state = slot.lock();
                 let row = state.expire(now, clock);
+                slot.feed.trim(state.stored); // The last viewer may have left.
                 slot.publish(&self.queue, flowforge_storage::ProducerId::SERVER, row.into_iter().collect())
             };
             if ended {
