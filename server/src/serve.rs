@@ -38,6 +38,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long connections get to send their last bytes once there is nothing left to store. A peer that does not read must not
+/// hold up the exit.
+const LAST_BYTES: Duration = Duration::from_secs(1);
+
 /// Sends the server's own log to stderr. Call once.
 pub fn init_logging(config: &Config) -> anyhow::Result<()> {
     let level = &config.logging.level;
@@ -69,8 +73,14 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             warn!(%address, "{key} is reachable from other machines, and there is no authentication yet");
         }
     }
-    let server =
-        Server { config, store, broker, ingest_stop: CancellationToken::new(), tail_stop: CancellationToken::new() };
+    let server = Server {
+        config,
+        store,
+        broker,
+        ingest_stop: CancellationToken::new(),
+        tail_stop: CancellationToken::new(),
+        listeners: TaskTracker::new(),
+    };
     let sessions = TaskTracker::new();
     let mut stages = server.start(grpc, web, http_address, &sessions)?;
     info!(grpc = %grpc_address, http = %http_address, running_tasks = recovered, "flowforge is serving");
@@ -88,6 +98,8 @@ struct Server {
     broker: Arc<dyn Broker>,
     ingest_stop: CancellationToken,
     tail_stop: CancellationToken,
+    /// The two servers; they end when their last connection has.
+    listeners: TaskTracker,
 }
 
 impl Server {
@@ -124,8 +136,9 @@ impl Server {
                 Ok(())
             });
         }
-        stages.spawn(self.grpc(grpc, http_address, sessions)?);
-        stages.spawn(self.http(web));
+        stages.spawn(self.listeners.track_future(self.grpc(grpc, http_address, sessions)?));
+        stages.spawn(self.listeners.track_future(self.http(web)));
+        self.listeners.close();
         Ok(stages)
     }
 
@@ -226,8 +239,7 @@ impl Server {
         // Record changes of the last moments: ends whose rows are stored by now.
         self.broker.sweep().await;
         self.tail_stop.cancel();
-        // Tails see the token at their next look; their last bytes leave with the connection's shutdown.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let _ = tokio::time::timeout(LAST_BYTES, self.listeners.wait()).await;
     }
 }
 
