@@ -1,7 +1,7 @@
 # The one menu. CI runs what a person runs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check bench
+.PHONY: help demo run test check bench mutants
 
 CARGO_JOBS ?= 2
 export CARGO_BUILD_JOBS := $(CARGO_JOBS)
@@ -28,3 +28,7 @@ bench: ## load figures of a release build on this machine, in about three minute
 	@./.ci/prepare check
 	cargo build --release -p flowforge-server -p flowforge-tests --bins
 	FLOWFORGE_BIN=$(CURDIR)/target/release/flowforge ./target/release/flowforge-bench
+
+mutants: ## break the code in known ways and see that the named tests notice; some minutes
+	@./.ci/prepare check
+	python3 tests/mutants/run.py

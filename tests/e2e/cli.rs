@@ -102,12 +102,12 @@ async fn signals_reach_the_command_and_its_last_words_are_kept() -> Result<()> {
 }
 
 /// A build: fast, on both streams, with colours, progress bars, long lines and bytes that are no text.
-const BUILD: &str = r#"i=0; while [ $i -lt 3000 ]; do i=$((i+1));
+const BUILD: &str = r"i=0; while [ $i -lt 3000 ]; do i=$((i+1));
   printf '   \033[32mCompiling\033[0m crate-%d v1.0.%d (/src/%d)\n' $i $i $i
   [ $((i % 7)) = 0 ] && printf 'warning: unused variable `x%d`\n --> src/lib.rs:%d\n' $i $i >&2
   [ $((i % 50)) = 0 ] && printf '\r[%d/3000] \r[%d/3000]....' $i $i >&2
   [ $((i % 500)) = 0 ] && { head -c 150000 /dev/zero | tr '\0' 'y'; echo; head -c 3000 /dev/urandom; echo; }
-done; printf 'done\r\n'"#;
+done; printf 'done\r\n'";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_raw_build_is_what_tee_saw() -> Result<()> {

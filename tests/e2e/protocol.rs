@@ -15,20 +15,20 @@ use serde_json::Value;
 use tonic::Code;
 
 /// The lines of a small task, as JSON.
-pub async fn lines(server: &Server, task: &str) -> Result<Vec<Value>> {
+pub(crate) async fn lines(server: &Server, task: &str) -> Result<Vec<Value>> {
     let url = format!("{}/logs?limit=5000", server.task_url(task));
     let mut page: Value = serde_json::from_str(&reqwest::get(url).await?.error_for_status()?.text().await?)?;
     serde_json::from_value(page["lines"].take()).context("no lines")
 }
 
 /// The messages of a small task.
-pub async fn messages(server: &Server, task: &str) -> Result<Vec<String>> {
+pub(crate) async fn messages(server: &Server, task: &str) -> Result<Vec<String>> {
     let text = |line: &Value| line["message"].as_str().unwrap_or_default().to_owned();
     Ok(lines(server, task).await?.iter().map(text).collect())
 }
 
 /// `GET /tasks/{id}`.
-pub async fn task(server: &Server, task: &str) -> Result<Value> {
+pub(crate) async fn task(server: &Server, task: &str) -> Result<Value> {
     Ok(serde_json::from_str(&reqwest::get(server.task_url(task)).await?.error_for_status()?.text().await?)?)
 }
 
@@ -41,7 +41,9 @@ async fn two_producers_at_full_speed_have_one_order_for_everybody() -> Result<()
     let server = Server::start().await?;
     let url = server.task_url("two");
     let live: Vec<_> = (0..3).map(|n| tokio::spawn(Viewer::whole(&format!("live {n}"), &url).follow())).collect();
-    let generators = ["a", "b"].map(|tag| Generator::start(Plan::new(&server.grpc_url(), "two", tag, 30_000)));
+    // Small batches, so that the two take turns often.
+    let plan = |tag| Plan { batch: 20, ..Plan::new(&server.grpc_url(), "two", tag, 30_000) };
+    let generators = ["a", "b"].map(|tag| Generator::start(plan(tag)));
     let mut journals = Vec::new();
     for generator in generators {
         journals.push(generator.join().await?);

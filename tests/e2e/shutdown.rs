@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use flowforge_proto::v1::Close;
+use flowforge_proto::v1::stream_logs_request::Message as Request;
 use flowforge_tests::checker::{Allowed, check_store, check_viewer};
 use flowforge_tests::generator::{Generator, Plan};
 use flowforge_tests::producer::{Call, hello, new_producer};
@@ -114,6 +115,20 @@ async fn idle_and_silent_connections_do_not_delay_the_end() -> Result<()> {
     viewer.open().await?;
     let mut waiting = Viewer::whole("w", &server.task_url("unknown"));
     waiting.open().await?;
+    let start = Instant::now();
+    let status = server.terminate(Duration::from_secs(15)).await?;
+    ensure!(status.success() && start.elapsed() < Duration::from_secs(3), "{status} in {:?}", start.elapsed());
+    Ok(())
+}
+
+/// One that has closed, and was told that this is stored, but does not hang up.
+#[tokio::test]
+async fn a_client_that_does_not_hang_up_after_close_does_not_delay_the_end() -> Result<()> {
+    let mut server = Server::start().await?;
+    let (mut call, _) = Call::hello(&server.grpc_url(), hello("open", new_producer())).await?;
+    call.lines(1, &["one"]).await?;
+    call.send(Request::Close(Close { final_seq: 1, ..Close::default() })).await?;
+    call.stored(1).await?;
     let start = Instant::now();
     let status = server.terminate(Duration::from_secs(15)).await?;
     ensure!(status.success() && start.elapsed() < Duration::from_secs(3), "{status} in {:?}", start.elapsed());

@@ -13,7 +13,7 @@ use flowforge_tests::viewer::{Opened, Viewer};
 use serde_json::Value;
 
 /// A task of these entries, closed.
-pub async fn fill(server: &Server, task: &str, entries: Vec<LogEntry>) -> Result<()> {
+pub(crate) async fn fill(server: &Server, task: &str, entries: Vec<LogEntry>) -> Result<()> {
     let count = entries.len() as u64;
     let (mut call, _) = Call::hello(&server.grpc_url(), hello(task, new_producer())).await?;
     call.batch(1, entries).await?;

@@ -294,15 +294,11 @@ impl Run {
 async fn reserve(
     sender: Option<&tokio::sync::mpsc::Sender<StreamLogsRequest>>,
 ) -> Option<tokio::sync::mpsc::Permit<'_, StreamLogsRequest>> {
-    match sender {
-        Some(sender) => match sender.reserve().await {
-            Ok(room) => Some(room),
-            Err(_) => {
-                // The call is over, and the answer that says why is on its way.
-                sleep(Duration::from_millis(1)).await;
-                None
-            }
-        },
-        None => std::future::pending().await,
+    let Some(sender) = sender else { return std::future::pending().await };
+    if let Ok(room) = sender.reserve().await {
+        return Some(room);
     }
+    // The call is over, and the answer that says why is on its way.
+    sleep(Duration::from_millis(1)).await;
+    None
 }

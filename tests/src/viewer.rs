@@ -131,13 +131,11 @@ impl Viewer {
 
     /// The next event, within the usual patience. `None`: the connection is over.
     pub async fn next(&mut self) -> Result<Option<Event>> {
-        match timeout(PATIENCE, self.receive()).await {
-            Ok(event) => event,
-            Err(_) => {
-                let last = &self.journal[self.journal.len().saturating_sub(6)..];
-                bail!("{}: nothing came for {PATIENCE:?} after {last:?}", self.name)
-            }
+        if let Ok(event) = timeout(PATIENCE, self.receive()).await {
+            return event;
         }
+        let last = &self.journal[self.journal.len().saturating_sub(6)..];
+        bail!("{}: nothing came for {PATIENCE:?} after {last:?}", self.name)
     }
 
     /// Events until one of this name, which is returned.
@@ -160,13 +158,11 @@ impl Viewer {
                 self.note(&event)?;
                 return Ok(Some(event));
             }
-            match connection.bytes.next().await {
-                Some(Ok(bytes)) => connection.buffer.extend_from_slice(&bytes),
-                Some(Err(_)) | None => {
-                    self.cut();
-                    return Ok(None);
-                }
-            }
+            let Some(Ok(bytes)) = connection.bytes.next().await else {
+                self.cut();
+                return Ok(None);
+            };
+            connection.buffer.extend_from_slice(&bytes);
         }
     }
 
@@ -270,7 +266,7 @@ fn parse(block: &str) -> Result<Option<Event>> {
     for line in block.split('\n') {
         ensure!(!line.contains('\r'), "a carriage return in an event: {line:?}");
         match line.split_once(':') {
-            Some(("", _) | ("retry", _)) => continue,
+            Some(("" | "retry", _)) => continue,
             Some(("event", name)) => name.trim_start_matches(' ').clone_into(&mut event.name),
             Some(("id", id)) => event.id = Some(id.trim_start_matches(' ').to_owned()),
             Some(("data", data)) => {

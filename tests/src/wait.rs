@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 const POLL: Duration = Duration::from_millis(5);
 
 /// What anything on a busy machine may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Polls until the condition gives a value; fails with `what` after `limit`.
 pub async fn until<T>(what: &str, limit: Duration, mut condition: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {

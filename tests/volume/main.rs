@@ -34,7 +34,7 @@ fn a_million_lines_of_one_task() -> Result<()> {
             client.push_async(Entry::new(Stream::Stdout, line::text("p", seq))).await;
         }
         let producer = u128::from_be_bytes(client.producer());
-        let outcome = client.close_async(Status::Succeeded, Some(0), Duration::from_secs(60)).await;
+        let outcome = client.close_async(Status::Succeeded, Some(0), Duration::from_mins(1)).await;
         ensure!(outcome.is_complete() && outcome.undelivered == 0 && outcome.dropped == 0, "{outcome:?}");
         eprintln!("stored after {:?}", start.elapsed());
         let journal = Journal {

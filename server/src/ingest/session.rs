@@ -25,13 +25,9 @@ pub(super) async fn run(
     mut requests: Streaming<StreamLogsRequest>,
     responses: &Responses,
 ) -> Result<(), Status> {
-    let first = tokio::select! {
-        // A stream that says nothing must not hold up the shutdown.
-        () = ingest.shutdown.cancelled() => return Err(Status::unavailable("the server is shutting down; connect again")),
-        first = timeout(HELLO_TIMEOUT, requests.message()) => {
-            first.map_err(|_| Status::failed_precondition("no Hello came within 10 s"))??
-        }
-    };
+    let first = timeout(HELLO_TIMEOUT, requests.message())
+        .await
+        .map_err(|_| Status::failed_precondition("no Hello came within 10 s"))??;
     let Some(In::Hello(hello)) = first.and_then(|request| request.message) else {
         return Err(Status::failed_precondition("the first message of a stream must be Hello"));
     };
