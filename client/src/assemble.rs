@@ -280,7 +280,7 @@ const MIN_LINE_BYTES: usize = 4;
 
 /// Where to cut `bytes`, longer than `most`: at the last character boundary at or before `most`; at `most` where there is
 /// none near, because it is not UTF-8.
-fn split_at(bytes: &[u8], most: usize) -> usize {
+pub(crate) fn split_at(bytes: &[u8], most: usize) -> usize {
     let is_boundary = |at: usize| bytes[at] & 0xC0 != 0x80;
     (most.saturating_sub(3).max(1)..=most).rev().find(|at| is_boundary(*at)).unwrap_or(most)
 }

@@ -77,13 +77,13 @@ impl Client {
     /// Waits until all that was captured before the call is stored. False: not in time, or never (see [`Stats::end`]).
     /// An unfinished line is not captured yet.
     pub fn flush(&self, timeout: Duration) -> bool {
-        let target = self.shared.lock().queue.last_seq();
+        let target = self.shared.lock().flush_target();
         self.shared.wait(after(timeout), |state| state.reached(target)).unwrap_or(false)
     }
 
     /// [`Client::flush`] for tasks.
     pub async fn flush_async(&self, timeout: Duration) -> bool {
-        let target = self.shared.lock().queue.last_seq();
+        let target = self.shared.lock().flush_target();
         self.shared.wait_async(after(timeout), |state| state.reached(target)).await.unwrap_or(false)
     }
 
@@ -212,22 +212,5 @@ fn wire_status(status: Status) -> i32 {
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-impl crate::shared::State {
-    /// Whether everything up to `seq` is stored; false once that cannot happen any more.
-    fn reached(&self, seq: u64) -> Option<bool> {
-        if self.stored_seq >= seq {
-            return Some(true);
-        }
-        self.end.as_ref().map(|_| false)
-    }
-
-    fn welcomed(&self) -> Option<bool> {
-        if self.welcomes > 0 {
-            return Some(true);
-        }
-        self.end.as_ref().map(|_| false)
     }
 }

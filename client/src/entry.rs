@@ -5,6 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use flowforge_proto::v1;
 
+use crate::assemble::split_at;
+
 /// Where a line came from. The numbers are those of the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -80,6 +82,31 @@ impl Entry {
         self.message.len() + self.fields_json.len() + ENTRY_OVERHEAD_BYTES
     }
 
+    /// [`Entry::cost`] of all its [`Entry::parts`], or more.
+    pub(crate) fn cost_in_parts(&self, max_line_bytes: usize) -> usize {
+        // A cut on a character boundary is at most three bytes early.
+        let smallest = max_line_bytes.saturating_sub(3).max(1);
+        let more = if self.message.len() > max_line_bytes { self.message.len() / smallest } else { 0 };
+        self.cost() + more * ENTRY_OVERHEAD_BYTES
+    }
+
+    /// This line in parts that the server takes; most lines are one. The fields go with the first.
+    pub(crate) fn parts(self, max_line_bytes: usize) -> impl Iterator<Item = Self> {
+        let most = max_line_bytes.max(1);
+        let mut rest = Some(self);
+        std::iter::from_fn(move || {
+            let mut part = rest.take()?;
+            if part.message.len() > most {
+                let message = part.message.split_to(split_at(&part.message, most));
+                let fields_json = std::mem::take(&mut part.fields_json);
+                let first = Self { message, fields_json, continued: true, no_newline: false, ..part.clone() };
+                rest = Some(part);
+                return Some(first);
+            }
+            Some(part)
+        })
+    }
+
     /// At most so many bytes in a batch.
     pub(crate) fn wire_bytes(&self) -> usize {
         self.message.len() + self.fields_json.len() + WIRE_OVERHEAD_BYTES
@@ -104,4 +131,27 @@ impl Entry {
 /// The wall clock in nanoseconds since 1970; 0 for a clock set before it.
 pub fn now_unix_nano() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_line_is_cut_on_characters_and_keeps_its_fields_once() {
+        let entry = Entry {
+            fields_json: Bytes::from_static(b"{}"),
+            no_newline: true,
+            ..Entry::new(Stream::Log, "ab\u{6f22}\u{5b57}c")
+        };
+        let cost = entry.cost_in_parts(4);
+        let parts: Vec<_> = entry.clone().parts(4).collect();
+        let texts: Vec<_> = parts.iter().map(|part| std::str::from_utf8(&part.message)).collect();
+        assert_eq!(texts, [Ok("ab"), Ok("\u{6f22}"), Ok("\u{5b57}c")]);
+        assert_eq!(parts.iter().map(|part| part.continued).collect::<Vec<_>>(), [true, true, false]);
+        assert_eq!(parts.iter().map(|part| part.no_newline).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!(parts.iter().map(|part| part.fields_json.len()).collect::<Vec<_>>(), [2, 0, 0]);
+        assert!(parts.iter().map(Entry::cost).sum::<usize>() <= cost);
+        assert_eq!(entry.clone().parts(99).collect::<Vec<_>>(), [entry]);
+    }
 }

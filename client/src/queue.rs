@@ -265,6 +265,31 @@ impl Queue {
         self.dropped.bytes += run.bytes;
     }
 
+    /// Cuts lines that are longer than `max_line_bytes` and numbers everything anew; by how many numbers there are more.
+    /// Only as long as nothing was sent.
+    pub(crate) fn split_lines(&mut self, max_line_bytes: usize) -> u64 {
+        let is_long = |item: &Item| matches!(&item.body, Body::Line(entry) if entry.message.len() > max_line_bytes);
+        if !self.sent.is_empty() || !self.unsent.iter().any(is_long) {
+            return 0;
+        }
+        let before = self.next_seq;
+        self.next_seq = self.first_seq();
+        (self.bytes, self.unsent_wire_bytes, self.lines) = (0, 0, 0);
+        for item in mem::take(&mut self.unsent) {
+            match item.body {
+                Body::Line(entry) => {
+                    for part in entry.parts(max_line_bytes) {
+                        self.push(part);
+                    }
+                }
+                run @ Body::Run(_) => {
+                    self.append(run);
+                }
+            }
+        }
+        self.next_seq - before
+    }
+
     /// Takes a batch off the unsent entries. They stay in memory, as sent ones. `None`: there is nothing to send.
     pub(crate) fn take_batch(&mut self, limits: BatchLimits) -> Option<v1::LogBatch> {
         let first_seq = self.unsent.front()?.first_seq;
@@ -327,12 +352,12 @@ impl Queue {
         while self.sent.back().is_some_and(|item| item.last_seq() >= seq) {
             let Some(mut item) = self.pop_sent_back() else { break };
             if let Body::Run(run) = &mut item.body {
-                // The server says that it does not have the record of this loss; it will be told again.
-                run.announced = 0;
                 if item.first_seq < seq {
                     self.split_run(item, seq);
                     continue;
                 }
+                // The server says that it does not have the record of this loss; it will be told again.
+                run.announced = 0;
             }
             self.return_unsent(item);
         }
@@ -353,9 +378,10 @@ impl Queue {
         let mut rest = item.into_run();
         let whole = rest;
         let count = seq - first_seq;
-        rest.announced = 0;
         rest.trim(count);
-        let head = Run { lines: count, bytes: whole.bytes - rest.bytes, announced: 0, ..whole };
+        rest.announced = 0;
+        let announced = whole.announced.min(count);
+        let head = Run { lines: count, bytes: whole.bytes - rest.bytes, announced, ..whole };
         self.push_sent_back(Item { first_seq, body: Body::Run(head) });
         self.return_unsent(Item { first_seq: seq, body: Body::Run(rest) });
     }

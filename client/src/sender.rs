@@ -12,6 +12,8 @@ use crate::stats::End;
 
 /// While closing, attempts are at most this far apart: somebody is waiting.
 const CLOSING_WAIT: Duration = Duration::from_millis(500);
+/// A server that refuses so many streams in a row, of which it stored nothing, will refuse the next one too.
+const MAX_REFUSALS: u32 = 8;
 
 /// Runs until the Close is stored, the server refuses for good, or the client gives up.
 pub(crate) async fn run(shared: Arc<Shared>, endpoint: Endpoint) {
@@ -26,6 +28,7 @@ pub(crate) async fn run(shared: Arc<Shared>, endpoint: Endpoint) {
 
 async fn sessions(shared: &Shared, endpoint: &Endpoint) -> End {
     let mut backoff = Backoff::default();
+    let (mut refusals, mut stored_seq) = (0, 0);
     loop {
         let end = session::run(shared, endpoint).await;
         shared.lock().disconnect();
@@ -33,8 +36,13 @@ async fn sessions(shared: &Shared, endpoint: &Endpoint) -> End {
             SessionEnd::Closed => return End::Closed,
             SessionEnd::Fenced(reason) => return End::Fenced(reason),
             SessionEnd::Refused(reason) => return End::Refused(reason),
-            SessionEnd::Retry { reason, progress, at_once } => {
+            SessionEnd::Retry { reason, progress, at_once, refused } => {
                 tracing::debug!(reason, progress, "stream ended");
+                let stored_before = std::mem::replace(&mut stored_seq, shared.lock().stored_seq);
+                refusals = if refused && stored_seq == stored_before { refusals + 1 } else { u32::from(refused) };
+                if refusals == MAX_REFUSALS {
+                    return End::Refused(reason);
+                }
                 shared.lock().last_error = Some(reason);
                 shared.notify();
                 if progress {

@@ -19,7 +19,7 @@ use tonic::{Code, Status, Streaming};
 use crate::assemble::FRAME_INTERVAL;
 use crate::config::Command;
 use crate::queue::BatchLimits;
-use crate::shared::{BATCH_BYTES, DEFAULT_MAX_LINE_BYTES, Shared, State};
+use crate::shared::{BATCH_BYTES, DEFAULT_MAX_LINE_BYTES, Shared};
 
 /// Messages between the session and the connection. Few: what is here is memory beyond the buffer's bound, and waiting
 /// here means that the server is not reading.
@@ -47,11 +47,13 @@ pub(crate) enum SessionEnd {
         progress: bool,
         /// The cause is removed: no need to wait.
         at_once: bool,
+        /// The server took offence at something that is not one line.
+        refused: bool,
     },
 }
 
 fn retry(reason: impl Into<String>) -> SessionEnd {
-    SessionEnd::Retry { reason: reason.into(), progress: false, at_once: false }
+    SessionEnd::Retry { reason: reason.into(), progress: false, at_once: false, refused: false }
 }
 
 /// Runs one stream to its end.
@@ -177,9 +179,10 @@ impl<'a> Session<'a> {
         let told = welcome.limits.unwrap_or_default();
         let or = |value: u32, default: usize| if value == 0 { default } else { value as usize };
         let most = or(told.max_message_bytes, DEFAULT_MAX_MESSAGE_BYTES).saturating_sub(MESSAGE_OVERHEAD_BYTES);
-        shared.max_line_bytes.store(or(told.max_line_bytes, DEFAULT_MAX_LINE_BYTES), Ordering::Relaxed);
+        let max_line_bytes = or(told.max_line_bytes, DEFAULT_MAX_LINE_BYTES);
+        shared.max_line_bytes.store(max_line_bytes, Ordering::Relaxed);
         let before = shared.lock().stored_seq;
-        shared.lock().connect(welcome);
+        shared.lock().connect(welcome, max_line_bytes);
         shared.ack(welcome.queued_seq, welcome.stored_seq);
         shared.lock().queue.send_from(welcome.queued_seq.saturating_add(1));
         let now = Instant::now();
@@ -348,9 +351,10 @@ impl<'a> Session<'a> {
             Code::Aborted => SessionEnd::Fenced(reason),
             Code::InvalidArgument | Code::OutOfRange => {
                 // One bad line must not stop the others: it becomes a counted loss, in its place.
-                let refused = refused_seq(status.message()).is_some_and(|seq| self.shared.lock().queue.refuse(seq));
-                SessionEnd::Retry { reason, progress: refused, at_once: refused }
+                let removed = refused_seq(status.message()).is_some_and(|seq| self.shared.lock().queue.refuse(seq));
+                SessionEnd::Retry { reason, progress: removed, at_once: removed, refused: !removed }
             }
+            Code::FailedPrecondition => SessionEnd::Retry { reason, progress: false, at_once: false, refused: true },
             _ => retry(reason),
         }
     }
@@ -365,22 +369,6 @@ impl<'a> Session<'a> {
 
 async fn reserve<T>(outbox: Option<mpsc::Sender<T>>) -> Option<mpsc::OwnedPermit<T>> {
     outbox?.reserve_owned().await.ok()
-}
-
-impl State {
-    fn connect(&mut self, welcome: &v1::Welcome) {
-        self.connected = true;
-        self.welcomes += 1;
-        if !welcome.viewer_url.is_empty() {
-            self.viewer_url = Some(welcome.viewer_url.clone());
-        }
-    }
-
-    pub(crate) fn disconnect(&mut self) {
-        self.connected = false;
-        self.wake_at = None;
-        self.frames.clear();
-    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::time::Instant;
 use flowforge_proto::v1;
 use tokio::sync::Notify;
 
+use crate::assemble::split_at;
 use crate::config::{ClientConfig, Overflow};
 use crate::entry::{Entry, Stream};
 use crate::queue::Queue;
@@ -29,7 +30,6 @@ const MAX_FRAMES: usize = 64;
 const MAX_REPLIES: usize = 64;
 
 /// Behind the lock.
-#[derive(Default)]
 pub(crate) struct State {
     pub(crate) queue: Queue,
     pub(crate) frames: Vec<v1::Frame>,
@@ -43,6 +43,10 @@ pub(crate) struct State {
     stalled_since: Option<Instant>,
     pub(crate) connected: bool,
     pub(crate) welcomes: u64,
+    /// `limits.max_line_bytes`.
+    max_line_bytes: usize,
+    /// By how many numbers the lines became more when the first Welcome told of a smaller limit.
+    renumbered: u64,
     pub(crate) sent: u64,
     pub(crate) queued_seq: u64,
     pub(crate) stored_seq: u64,
@@ -89,7 +93,7 @@ impl Shared {
             streams,
             partial: AtomicBool::new(false),
             max_line_bytes: AtomicUsize::new(DEFAULT_MAX_LINE_BYTES),
-            state: Mutex::default(),
+            state: Mutex::new(State::new()),
             changed: Condvar::new(),
             changed_async: Notify::new(),
             wake: Notify::new(),
@@ -165,6 +169,8 @@ impl Shared {
         if !state.connected || state.close.is_some() {
             return;
         }
+        let message = state.cut(frame.message);
+        let frame = v1::Frame { message, ..frame };
         state.forget_frame(frame.update_id, frame.stream);
         if state.frames.len() < MAX_FRAMES {
             state.frames.push(frame);
@@ -177,7 +183,8 @@ impl Shared {
         if state.replies.len() == MAX_REPLIES {
             state.replies.pop_front();
         }
-        state.replies.push_back(reply);
+        let data = state.cut(reply.data);
+        state.replies.push_back(v1::CommandResult { data, ..reply });
         self.wake.notify_one();
     }
 
@@ -256,14 +263,45 @@ async fn wait_until(until: Option<Instant>, event: impl Future<Output = ()>) {
     }
 }
 
+/// A place in the queue, see [`State::flush_target`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FlushTarget {
+    seq: u64,
+    before_welcome: bool,
+}
+
 impl State {
+    fn new() -> Self {
+        Self {
+            queue: Queue::default(),
+            frames: Vec::new(),
+            replies: VecDeque::new(),
+            close: None,
+            end: None,
+            wake_at: None,
+            stalled_since: None,
+            connected: false,
+            welcomes: 0,
+            max_line_bytes: DEFAULT_MAX_LINE_BYTES,
+            renumbered: 0,
+            sent: 0,
+            queued_seq: 0,
+            stored_seq: 0,
+            viewer_url: None,
+            last_error: None,
+            late_lines: 0,
+            late_bytes: 0,
+            undelivered: 0,
+        }
+    }
+
     fn is_over(&self) -> bool {
         self.end.is_some() || self.close.is_some()
     }
 
     /// Whether the line can be dealt with at once: kept, or counted as lost because it can never be kept.
     fn fits(&self, entry: &Entry, config: &ClientConfig) -> bool {
-        let cost = entry.cost();
+        let cost = entry.cost_in_parts(self.max_line_bytes);
         self.is_over() || cost > config.max_buffer_bytes || self.queue.bytes() + cost <= config.max_buffer_bytes
     }
 
@@ -294,15 +332,70 @@ impl State {
         if entry.update_id != 0 {
             self.forget_frame(entry.update_id, entry.stream.wire());
         }
-        if self.queue.bytes() + entry.cost() > config.max_buffer_bytes {
+        if self.queue.bytes() + entry.cost_in_parts(self.max_line_bytes) > config.max_buffer_bytes {
             self.queue.push_dropped(entry);
-        } else {
-            self.queue.push(entry);
+            return;
+        }
+        // In one go, so that no line of another thread comes between the parts.
+        for part in entry.parts(self.max_line_bytes) {
+            self.queue.push(part);
         }
     }
 
     fn forget_frame(&mut self, update_id: u64, stream: i32) {
         self.frames.retain(|frame| frame.update_id != update_id || frame.stream != stream);
+    }
+
+    /// What the server takes of a text that may be lost.
+    fn cut(&self, mut text: bytes::Bytes) -> bytes::Bytes {
+        if text.len() > self.max_line_bytes {
+            text.truncate(split_at(&text, self.max_line_bytes));
+        }
+        text
+    }
+
+    /// The server has answered Hello.
+    pub(crate) fn connect(&mut self, welcome: &v1::Welcome, max_line_bytes: usize) {
+        self.max_line_bytes = max_line_bytes;
+        if self.welcomes == 0 {
+            self.renumbered = self.queue.split_lines(max_line_bytes);
+            if let Some(close) = &mut self.close {
+                close.final_seq += self.renumbered;
+            }
+        }
+        self.connected = true;
+        self.welcomes += 1;
+        if !welcome.viewer_url.is_empty() {
+            self.viewer_url = Some(welcome.viewer_url.clone());
+        }
+    }
+
+    pub(crate) fn disconnect(&mut self) {
+        self.connected = false;
+        self.wake_at = None;
+        self.frames.clear();
+    }
+
+    /// What a flush waits for: all that is captured now.
+    pub(crate) fn flush_target(&self) -> FlushTarget {
+        FlushTarget { seq: self.queue.last_seq(), before_welcome: self.welcomes == 0 }
+    }
+
+    /// Whether the target is stored; false once that cannot happen any more.
+    pub(crate) fn reached(&self, target: FlushTarget) -> Option<bool> {
+        let more = if target.before_welcome { self.renumbered } else { 0 };
+        if self.stored_seq >= target.seq + more {
+            return Some(true);
+        }
+        self.end.as_ref().map(|_| false)
+    }
+
+    /// Whether the server has answered; false once that cannot happen any more.
+    pub(crate) fn welcomed(&self) -> Option<bool> {
+        if self.welcomes > 0 {
+            return Some(true);
+        }
+        self.end.as_ref().map(|_| false)
     }
 
     /// Returns whether more is stored than before.

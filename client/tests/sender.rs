@@ -38,6 +38,8 @@ struct Script {
     resync: Option<u64>,
     /// Reads nothing after Hello.
     stop_reading: bool,
+    /// Tells and enforces this limit instead of 64 KiB.
+    max_line_bytes: Option<u32>,
     command: bool,
 }
 
@@ -136,6 +138,7 @@ impl Server {
         let Some(v1::StreamLogsRequest { message: Some(Incoming::Hello(hello)) }) = inbound.message().await? else {
             return Err(tonic::Status::failed_precondition("no Hello"));
         };
+        let max_line_bytes = script.max_line_bytes.unwrap_or(64 << 10);
         let welcome = {
             let mut seen = self.seen.lock().unwrap();
             seen.hellos.push(hello);
@@ -148,7 +151,7 @@ impl Server {
                 generation: seen.hellos.len() as u64,
                 queued_seq: script.queued_seq.unwrap_or(seen.last()),
                 stored_seq: seen.stored,
-                limits: Some(v1::Limits { max_line_bytes: 64 << 10, max_message_bytes: 4 << 20 }),
+                limits: Some(v1::Limits { max_line_bytes, max_message_bytes: 4 << 20 }),
                 viewer_url: "http://viewer/?task=t".to_owned(),
             }
         };
@@ -179,6 +182,7 @@ impl Server {
                             continue;
                         }
                     }
+                    assert!(batch.entries.iter().all(|entry| entry.message.len() <= max_line_bytes as usize));
                     let last = batch.first_seq + batch.entries.len() as u64 - 1;
                     if let Some(seq) = script.refuse_seq.filter(|seq| (batch.first_seq..=last).contains(seq)) {
                         let at = (seq - batch.first_seq) as usize;
@@ -432,6 +436,54 @@ async fn one_refused_line_does_not_stop_the_others() {
     assert_eq!(seen.entries[16].1.dropped, Some(dropped));
     assert_eq!(seen.entries[16].1.stream, v1::Stream::System as i32);
     assert_eq!(seen.entries.len(), 50);
+}
+
+#[tokio::test]
+async fn a_refusal_of_everything_ends_the_client() {
+    let refusing = Script { die_after: Some((1, Code::InvalidArgument)), hold_acks: true, ..Script::default() };
+    let server = Server::new([refusing]);
+    let client = start(config(server.listen().await));
+    client.push(line("one"));
+    let outcome = client.close_async(Status::Unknown, None, DEADLINE).await;
+    assert!(matches!(outcome.end, End::Refused(_)), "{outcome:?}");
+    assert_eq!(outcome.undelivered, 1);
+    assert!(server.seen.lock().unwrap().hellos.len() > 1);
+}
+
+#[tokio::test]
+async fn long_lines_are_cut_to_the_servers_limit_also_those_from_before_the_welcome() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Arc::new(start(config(listener.local_addr().unwrap())));
+    client.push(line("0123456789"));
+    client.write(Stream::Stdout, b"short\n");
+    let flushing = Arc::clone(&client);
+    let flushed = tokio::spawn(async move { flushing.flush_async(DEADLINE).await });
+    let server = Server::new([Script { max_line_bytes: Some(4), ..Script::default() }]);
+    server.serve_on(listener);
+    assert!(flushed.await.unwrap());
+    let before = ["0123", "4567", "89", "shor", "t"];
+    assert_eq!(server.seen.lock().unwrap().texts(), before);
+    client.push(line("abcdefg"));
+    assert!(client.close_async(Status::Unknown, None, DEADLINE).await.is_complete());
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(seen.texts()[5..], ["abcd", "efg"]);
+    let continued: Vec<_> = seen.entries.iter().map(|(_, entry)| entry.continued).collect();
+    assert_eq!(continued, [true, true, false, true, false, true, false]);
+    assert_eq!(client.stats().captured, 7);
+}
+
+#[tokio::test]
+async fn a_close_from_before_the_welcome_counts_the_parts() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = Arc::new(start(config(listener.local_addr().unwrap())));
+    client.push(line("0123456789"));
+    let closing = Arc::clone(&client);
+    let closed = tokio::spawn(async move { closing.close_async(Status::Unknown, None, DEADLINE).await });
+    tokio::task::yield_now().await;
+    let server = Server::new([Script { max_line_bytes: Some(4), ..Script::default() }]);
+    server.serve_on(listener);
+    assert!(closed.await.unwrap().is_complete());
+    assert_eq!(server.seen.lock().unwrap().close.unwrap().final_seq, 3);
 }
 
 #[tokio::test]

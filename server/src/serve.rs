@@ -158,10 +158,13 @@ impl Server {
         };
         let (broker, stop) = (Arc::clone(&self.broker), self.ingest_stop.clone());
         let ingest = Ingest::new(broker, limits, &public_url, stop.clone(), sessions.clone()).into_service();
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(flowforge_proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()?;
+        // Both versions: many clients, grpcio's among them, still ask by the older name.
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(flowforge_proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let (reflection_v1, reflection_v1alpha) = (reflection().build_v1()?, reflection().build_v1alpha()?);
         Ok(async move {
             let (health, health_service) = tonic_health::server::health_reporter();
             health.set_serving::<LogServiceServer<Ingest>>().await;
@@ -173,7 +176,8 @@ impl Server {
                 .initial_connection_window_size(4 << 20)
                 .add_service(ingest)
                 .add_service(health_service)
-                .add_service(reflection)
+                .add_service(reflection_v1)
+                .add_service(reflection_v1alpha)
                 .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
                 .await
                 .context("the gRPC server failed")

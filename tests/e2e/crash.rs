@@ -26,7 +26,9 @@ async fn killed_ten_times_under_load() -> Result<()> {
     let mut viewers = Vec::new();
     for task in tasks {
         for number in 0..3 {
-            let viewer = Viewer::whole(&format!("{task}/{number}"), &server.task_url(task));
+            let mut viewer = Viewer::whole(&format!("{task}/{number}"), &server.task_url(task));
+            // One cannot keep up, and is still behind when the next server begins.
+            viewer.events_per_second = (number == 2).then_some(2000);
             viewers.push((task, tokio::spawn(viewer.follow())));
         }
     }
@@ -48,7 +50,6 @@ async fn killed_ten_times_under_load() -> Result<()> {
     for (task, generator) in generators {
         journals.push((task, generator.finish().await?));
     }
-    eprintln!("generators done {}", server.http_url());
     let mut seen = Vec::new();
     for (task, viewer) in viewers {
         seen.push((task, viewer.await??));

@@ -41,8 +41,8 @@ async fn two_producers_at_full_speed_have_one_order_for_everybody() -> Result<()
     let server = Server::start().await?;
     let url = server.task_url("two");
     let live: Vec<_> = (0..3).map(|n| tokio::spawn(Viewer::whole(&format!("live {n}"), &url).follow())).collect();
-    // Small batches, so that the two take turns often.
-    let plan = |tag| Plan { batch: 20, ..Plan::new(&server.grpc_url(), "two", tag, 30_000) };
+    // Many times what an HTTP/2 window holds, so that the two have to take turns.
+    let plan = |tag| Plan { batch: 20, ..Plan::new(&server.grpc_url(), "two", tag, 60_000) };
     let generators = ["a", "b"].map(|tag| Generator::start(plan(tag)));
     let mut journals = Vec::new();
     for generator in generators {
@@ -50,9 +50,9 @@ async fn two_producers_at_full_speed_have_one_order_for_everybody() -> Result<()
     }
     let store = store_read::over_http(&url).await?;
     check_store(&store, &journals)?;
-    ensure!(store.rows.len() == 60_001, "{} rows", store.rows.len());
+    ensure!(store.rows.len() == 120_001, "{} rows", store.rows.len());
     let turns = store.rows.windows(2).filter(|pair| pair[0].producer != pair[1].producer).count();
-    ensure!(turns > 10, "the producers hardly met: {turns} turns");
+    ensure!(turns >= 4, "the producers hardly met: {turns} turns");
     for viewer in live {
         check_viewer(&viewer.await??, &store, Allowed::Undisturbed)?;
     }

@@ -126,7 +126,13 @@ pub fn replay(journal: &[Seen], allowed: Allowed) -> Verdict<Vec<Row>> {
     let mut screen = Screen { rows: Vec::new(), last: None, allowed, started: false, live: 0, over: false };
     for seen in journal {
         match seen {
-            Seen::Open(_) => (screen.started, screen.live, screen.over) = (false, 0, false),
+            Seen::Open(place) => {
+                (screen.started, screen.live, screen.over) = (false, 0, false);
+                // Cut before the first line: it has no place yet, and begins like a new reader.
+                if place.is_none() && screen.rows.is_empty() {
+                    screen.last = None;
+                }
+            }
             Seen::Cut => {}
             Seen::Row(row) => screen.row(row)?,
             Seen::Control(name, data) => screen.control(name, data)?,
@@ -178,7 +184,9 @@ impl Screen {
             "rollback" => {
                 let to = number("to")?;
                 require!(self.allowed != Allowed::Undisturbed, "an undue rollback to {to}");
-                require!(self.last.is_some_and(|last| last > to), "a rollback to {to} from {:?}", self.last);
+                // A reader that was cut right after a rollback comes back with the same id, and is told again.
+                let again = !self.started && self.last == Some(to);
+                require!(again || self.last.is_some_and(|last| last > to), "a rollback to {to} from {:?}", self.last);
                 self.rows.retain(|row| row.offset <= to);
                 self.last = Some(to);
             }

@@ -92,6 +92,11 @@ fn a_whole_view_passes_also_in_pieces_and_after_a_rollback() {
     ];
     assert_eq!(shown(back.clone(), Allowed::Rollback), Ok(()));
     no(shown(back, Allowed::Undisturbed), "undue rollback");
+    let told = || vec![Seen::Open(None), start(1), Seen::Row(row(1, 1)), Seen::Row(lost), control("rollback")];
+    let cut_and_told_again =
+        vec![Seen::Cut, Seen::Open(None), control("rollback"), start(2), Seen::Row(row(2, 2)), control("live")];
+    assert_eq!(shown([told(), cut_and_told_again].concat(), Allowed::Rollback), Ok(()));
+    no(shown([told(), vec![control("rollback")]].concat(), Allowed::Rollback), "a rollback to 1 from Some(1)");
 }
 
 #[test]

@@ -165,12 +165,7 @@ impl Run {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(error) => match error.downcast_ref::<Status>().map(Status::code) {
-                    Some(
-                        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::ResourceExhausted,
-                    ) => {
-                        let code = error.downcast_ref::<Status>().map_or(Code::Unknown, Status::code);
-                        lock(&self.journal).failures.push(code);
-                    }
+                    Some(code) if is_passing(code) => lock(&self.journal).failures.push(code),
                     Some(_) => return Err(error.context(format!("producer {}", self.plan.tag))),
                     // Nobody listens.
                     None => {}
@@ -288,6 +283,11 @@ impl Run {
             journal.longest_stall = journal.longest_stall.max(self.moved.elapsed());
         }
     }
+}
+
+/// Whether to connect again.
+fn is_passing(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal | Code::ResourceExhausted)
 }
 
 /// Room for one message; `None` once the call is over. Never, without a sender.

@@ -2,14 +2,14 @@
 
 use async_stream::try_stream;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use flowforge_storage::{LogFilter, LogRecord, TaskKey};
 use futures_util::Stream;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 
-use super::params::Params;
+use super::params::{Params, TaskId};
 use super::{AppState, Problem};
 use crate::broker::{BrokerError, Position, Subscription};
 use crate::line::write_json;
@@ -30,7 +30,7 @@ enum Format {
 /// Everything that was there when the request came, in offset order.
 pub(super) async fn download(
     State(state): State<AppState>,
-    Path(task_id): Path<String>,
+    TaskId(task_id): TaskId,
     query: Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     let mut params = Params::new(query)?;

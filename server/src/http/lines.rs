@@ -2,12 +2,12 @@
 
 use std::ops::RangeInclusive;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use flowforge_storage::{LogFilter, LogRecord, TaskKey};
 use http::header::CONTENT_TYPE;
 
-use super::params::Params;
+use super::params::{Params, TaskId};
 use super::{AppState, Problem};
 use crate::line::write_json;
 use crate::tail::scan::Scan;
@@ -25,7 +25,7 @@ const WINDOW_BYTES: usize = 1 << 20;
 /// `limit` lines before it. `next_from` is left out when a forward page reached its end.
 pub(super) async fn page(
     State(state): State<AppState>,
-    Path(task_id): Path<String>,
+    TaskId(task_id): TaskId,
     query: Query<Vec<(String, String)>>,
 ) -> Result<Response, Problem> {
     let mut params = Params::new(query)?;

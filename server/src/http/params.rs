@@ -2,11 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::Query;
+use axum::extract::{FromRequestParts, Path, Query};
 use flowforge_storage::{LogFilter, Stream, StreamSet, TaskKey};
+use http::request::Parts;
 
 use super::problem::Problem;
 use crate::line::parse_level;
+
+/// The task id of the path, not checked yet beyond being text.
+pub(super) struct TaskId(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for TaskId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(task_id) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| Problem::bad_request(format!("the task id in the path: {}", rejection.body_text())))?;
+        Ok(Self(task_id))
+    }
+}
 
 /// The parameters of one request, each taken once.
 #[derive(Debug)]

@@ -1,12 +1,12 @@
 //! `GET /api/v1/tasks/{id}/logs/stream`: a tail as Server-Sent Events.
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName};
 use http::{HeaderValue, StatusCode};
 
-use super::params::Params;
+use super::params::{Params, TaskId};
 use super::{AppState, Problem};
 use crate::tail::resume::Place;
 use crate::tail::{Begin, Opened, TailRequest};
@@ -17,7 +17,7 @@ const MAX_TAIL: u64 = 10_000_000;
 /// Answers 204 when the reader has everything and the task has ended: an `EventSource` then stops for good.
 pub(super) async fn stream(
     State(state): State<AppState>,
-    Path(task_id): Path<String>,
+    TaskId(task_id): TaskId,
     query: Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {

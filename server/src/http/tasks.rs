@@ -1,13 +1,13 @@
 //! `GET /api/v1/tasks` and `GET /api/v1/tasks/{id}`.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use flowforge_storage::{StoredTask, TaskCursor, TaskFilter, TaskKey, TaskStatus, key};
 use serde_json::{Value, json};
 
-use super::params::Params;
+use super::params::{Params, TaskId};
 use super::{AppState, Problem};
 use crate::broker::{EndInfo, Position};
 use crate::clock::rfc3339_ms;
@@ -37,7 +37,7 @@ pub(super) async fn list(
 /// One task, as it stands now.
 pub(super) async fn one(
     State(state): State<AppState>,
-    Path(task_id): Path<String>,
+    TaskId(task_id): TaskId,
     query: Query<Vec<(String, String)>>,
 ) -> Result<Json<Value>, Problem> {
     let mut params = Params::new(query)?;

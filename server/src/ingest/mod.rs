@@ -12,6 +12,7 @@ mod validate;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use flowforge_proto::v1::log_service_server::{LogService, LogServiceServer};
 use flowforge_proto::v1::{Limits, StreamLogsRequest, StreamLogsResponse};
@@ -25,6 +26,9 @@ use crate::broker::{Broker, BrokerError};
 
 /// Acks and commands waiting for a client that does not read; the stream waits with them.
 const RESPONSES_IN_FLIGHT: usize = 16;
+
+/// How long a client that does not read is given to take the status that ends its stream.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// The gRPC service.
 #[derive(Clone)]
@@ -72,8 +76,8 @@ impl LogService for Ingest {
             let requests = request.into_inner();
             let end = session::run(&ingest, requests, &responses).await;
             if let Err(status) = end {
-                // Fails only if the client is gone, and then nobody is left to tell.
-                let _ = responses.send(Err(status)).await;
+                // Fails only if the client is gone or does not read, and then nobody is there to tell.
+                let _ = tokio::time::timeout(LAST_WORD, responses.send(Err(status))).await;
             }
         });
         Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(stream))))

@@ -25,9 +25,11 @@ pub(super) async fn run(
     mut requests: Streaming<StreamLogsRequest>,
     responses: &Responses,
 ) -> Result<(), Status> {
-    let first = timeout(HELLO_TIMEOUT, requests.message())
-        .await
-        .map_err(|_| Status::failed_precondition("no Hello came within 10 s"))??;
+    let first = tokio::select! {
+        () = ingest.shutdown.cancelled() => return Err(shutting_down()),
+        first = timeout(HELLO_TIMEOUT, requests.message()) => first,
+    };
+    let first = first.map_err(|_| Status::failed_precondition("no Hello came within 10 s"))??;
     let Some(In::Hello(hello)) = first.and_then(|request| request.message) else {
         return Err(Status::failed_precondition("the first message of a stream must be Hello"));
     };
@@ -68,6 +70,10 @@ fn viewer_url(public_url: &str, task: &flowforge_storage::TaskKey) -> String {
         format!("&tenant={}", task.tenant())
     };
     format!("{}/?task={}{tenant}", public_url.trim_end_matches('/'), task.task_id())
+}
+
+fn shutting_down() -> Status {
+    Status::unavailable("the server is shutting down; connect again")
 }
 
 struct Session<'a> {
@@ -154,9 +160,12 @@ impl Session<'_> {
             Err(error) => return Err(status_of(&error)),
         }
         self.ack().await?;
-        match requests.message().await {
-            Ok(Some(_)) => Err(Status::failed_precondition("Close must be the last message of a stream")),
-            _ => Ok(()),
+        tokio::select! {
+            () = self.ingest.shutdown.cancelled() => Ok(()),
+            more = requests.message() => match more {
+                Ok(Some(_)) => Err(Status::failed_precondition("Close must be the last message of a stream")),
+                _ => Ok(()),
+            },
         }
     }
 
@@ -169,7 +178,7 @@ impl Session<'_> {
             }
         }
         self.ack().await?;
-        Err(Status::unavailable("the server is shutting down; connect again"))
+        Err(shutting_down())
     }
 
     /// Tells the client what is stored, or that it is fenced.
@@ -188,7 +197,12 @@ impl Session<'_> {
 
     async fn send(&self, message: Out) -> Result<(), Status> {
         let response = StreamLogsResponse { message: Some(message) };
-        self.responses.send(Ok(response)).await.map_err(|_| Status::cancelled("the client has gone"))
+        tokio::select! {
+            biased;
+            sent = self.responses.send(Ok(response)) => sent.map_err(|_| Status::cancelled("the client has gone")),
+            // A client that does not read its acks waits for itself, but must not hold up the server's end.
+            () = self.ingest.shutdown.cancelled() => Err(shutting_down()),
+        }
     }
 }
 
