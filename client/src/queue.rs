@@ -23,7 +23,8 @@ pub(crate) struct Run {
     /// Message bytes lost with them.
     pub(crate) bytes: u64,
     /// How many of the lines the server has been told are lost. The others were sent as themselves before they were
-    /// dropped here, so an ack may yet prove that they arrived.
+    /// dropped here, so an ack may yet prove that they arrived. Which ones is not kept: where a run is cut, the told ones
+    /// count as the first. So what is counted as dropped may be too much by lines that arrived after all, never too little.
     announced: u64,
     time_unix_nano: i64,
 }

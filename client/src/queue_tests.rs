@@ -120,7 +120,7 @@ proptest! {
         }
         queue.ack(u64::MAX);
         check(&queue)?;
-        prop_assert_eq!(server.iter().filter(|is_line| !**is_line).count() as u64, queue.dropped_lines());
+        prop_assert!(server.iter().filter(|is_line| !**is_line).count() as u64 <= queue.dropped_lines());
         prop_assert_eq!(server.len() as u64, queue.last_seq());
         prop_assert_eq!(queue.bytes(), 0);
         prop_assert_eq!(queue.lines(), 0);

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use flowforge_storage::{LogRecord, ProducerId, TaskKey};
 
 use crate::tail::event;
@@ -16,7 +16,7 @@ pub struct Batch {
     pub producer: ProducerId,
     /// Ascending, contiguous.
     pub records: Vec<LogRecord>,
-    /// Sum of the records' weights, bytes.
+    /// What it may cost in memory, bytes: the records, and about as much again for their events.
     pub weight: usize,
     /// All lines as SSE events, made by the first viewer that needs them and shared by all.
     events: OnceLock<Encoded>,
@@ -30,10 +30,12 @@ struct Encoded {
 }
 
 impl Batch {
-    /// Wraps records that have their offsets.
-    pub fn new(task: TaskKey, producer: ProducerId, records: Vec<LogRecord>) -> Self {
+    /// Wraps records that have their offsets. Their bytes are copied together: as they came they are slices of a whole
+    /// gRPC message, which one kept line would hold in memory, unseen by every limit.
+    pub fn new(task: TaskKey, producer: ProducerId, mut records: Vec<LogRecord>) -> Self {
         debug_assert!(!records.is_empty());
-        let weight = records.iter().map(LogRecord::weight).sum();
+        gather(&mut records);
+        let weight = records.iter().map(|record| 2 * record.weight()).sum();
         Self { task, producer, records, weight, events: OnceLock::new() }
     }
 
@@ -52,6 +54,16 @@ impl Batch {
         self.records.last().map_or(0, |record| record.seq)
     }
 
+    /// The SSE event of one record; encodes no others for it.
+    pub fn event(&self, index: usize) -> Bytes {
+        if self.events.get().is_some() {
+            return self.events(index..index + 1);
+        }
+        let mut bytes = Vec::new();
+        event::write_line(&self.task, &self.records[index], &mut bytes);
+        bytes.into()
+    }
+
     /// The SSE events of the records with these indexes, as one shared slice.
     pub fn events(&self, range: std::ops::Range<usize>) -> Bytes {
         let encoded = self.events.get_or_init(|| self.encode());
@@ -68,5 +80,20 @@ impl Batch {
             ends.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
         }
         Encoded { bytes: bytes.into(), ends }
+    }
+}
+
+/// Moves messages and fields into one buffer of exactly their size.
+fn gather(records: &mut [LogRecord]) {
+    let size = records.iter().map(|record| record.message.len() + record.fields.len()).sum();
+    let mut bytes = BytesMut::with_capacity(size);
+    for record in &*records {
+        bytes.extend_from_slice(&record.message);
+        bytes.extend_from_slice(&record.fields);
+    }
+    let mut rest = bytes.freeze();
+    for record in records {
+        record.message = rest.split_to(record.message.len());
+        record.fields = rest.split_to(record.fields.len());
     }
 }

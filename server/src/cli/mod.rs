@@ -11,6 +11,7 @@ mod send;
 mod signals;
 pub mod sse;
 mod tail;
+mod task_id;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -3,6 +3,8 @@
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::render::safe;
+
 /// The terminal is in raw mode: a line has to return the carriage itself.
 static RAW_TERMINAL: AtomicBool = AtomicBool::new(false);
 
@@ -33,7 +35,9 @@ pub(super) fn error(text: &str) {
 
 fn say(text: &str, sgr: &str) {
     let end = if RAW_TERMINAL.load(Ordering::Relaxed) { "\r\n" } else { "\n" };
-    let text = text.trim_end().replace('\n', &format!("{end}  "));
+    // It may quote a server or a file name: no control characters.
+    let lines: Vec<_> = text.trim_end().split('\n').map(|line| safe(line, false)).collect();
+    let text = lines.join(&format!("{end}  "));
     let line = if stderr().is_terminal() && colours_wanted() {
         format!("\x1b[{sgr}mflowforge: {text}\x1b[0m{end}")
     } else {

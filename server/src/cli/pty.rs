@@ -1,14 +1,13 @@
 //! `run --pty`: the command sees a terminal, and ours becomes its window.
 
-use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _, stdin};
+use std::io::{self, IsTerminal as _, stdin};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, Once, PoisonError};
 
 use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 use tokio::process::Child;
 
-use super::echo::read_some;
+use super::echo::{Echo, read_some};
 use super::notice;
 
 /// Rows and columns where we have no terminal to copy: a command that reads 0 divides by it.
@@ -28,10 +27,7 @@ impl Terminal {
         let (rows, columns) = our_size().map_or(DEFAULT_SIZE, |size| (size.ws_row, size.ws_col));
         pty.resize(pty_process::Size::new(rows, columns))?;
         let child = pty_process::Command::new(&argv[0]).args(&argv[1..]).envs(env).spawn(pts)?;
-        let fd = OwnedFd::from(pty);
-        // It is read and written by threads, like a pipe.
-        rustix::io::ioctl_fionbio(&fd, false)?;
-        Ok((Self(fd), child))
+        Ok((Self(pty.into()), child))
     }
 
     /// For reading what the command prints.
@@ -51,15 +47,21 @@ impl Terminal {
     pub(super) fn forward_stdin(&self) -> io::Result<()> {
         /// What a terminal takes as the end of the input at the beginning of a line: Ctrl-D.
         const END_OF_TRANSMISSION: &[u8] = &[4];
-        let mut to = File::from(self.0.try_clone()?);
+        let mut to = Echo::to(&self.0);
         std::thread::Builder::new().name("flowforge-stdin".to_owned()).spawn(move || {
-            let mut buffer = [0; 4096];
+            let (mut buffer, mut line_is_open) = ([0; 4096], false);
             while let Some(bytes) = read_some(&mut stdin().lock(), &mut buffer) {
-                if to.write_all(bytes).is_err() {
+                line_is_open = bytes.last() != Some(&b'\n');
+                to.write(bytes);
+                if to.is_gone() {
                     return;
                 }
             }
-            let _ = to.write_all(END_OF_TRANSMISSION);
+            if line_is_open {
+                // In the middle of a line the first one only hands over what is there.
+                to.write(END_OF_TRANSMISSION);
+            }
+            to.write(END_OF_TRANSMISSION);
         })?;
         Ok(())
     }

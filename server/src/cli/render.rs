@@ -85,7 +85,18 @@ impl<W: Write> Printer<W> {
 
     /// One JSON object, on a line of its own.
     pub(super) fn json(&mut self, json: &str) -> io::Result<()> {
-        self.out.write_all(json.as_bytes())?;
+        if self.style.terminal && json.contains(is_unescaped_control) {
+            // JSON escapes those below U+0020 only.
+            for c in json.chars() {
+                if is_unescaped_control(c) {
+                    write!(self.out, "\\u{:04x}", u32::from(c))?;
+                } else {
+                    write!(self.out, "{c}")?;
+                }
+            }
+        } else {
+            self.out.write_all(json.as_bytes())?;
+        }
         self.out.write_all(b"\n")
     }
 
@@ -170,7 +181,7 @@ fn colour(line: &Line<'_>) -> Option<&'static str> {
 }
 
 /// Text that cannot drive a terminal: control characters go, except tabs and, if wanted, colours (SGR: `ESC [ … m`).
-fn safe(text: &str, keep_colours: bool) -> Cow<'_, str> {
+pub(super) fn safe(text: &str, keep_colours: bool) -> Cow<'_, str> {
     if !text.contains(|c: char| c.is_control() && c != '\t') {
         return Cow::Borrowed(text);
     }
@@ -192,6 +203,10 @@ fn safe(text: &str, keep_colours: bool) -> Cow<'_, str> {
         rest = &rest[c.len_utf8()..];
     }
     Cow::Owned(out)
+}
+
+fn is_unescaped_control(c: char) -> bool {
+    matches!(c, '\u{7f}'..='\u{9f}')
 }
 
 fn is_sgr(sequence: &str) -> bool {
@@ -258,6 +273,19 @@ mod tests {
             r#"{"offset":3,"stream":"system","message":"end"}"#,
         ];
         assert_eq!(printed(style, &lines), "\x1b[31mred!\x1b[0m\n\x1b[31moh\x1b[0m\n\x1b[2m· end\x1b[0m\n");
+    }
+
+    #[test]
+    fn json_on_a_terminal_is_plain_and_means_the_same() {
+        let json = "{\"message\":\"a\u{9b}2J\u{7f}\u{e9}\"}";
+        for terminal in [false, true] {
+            let mut printer = Printer::new(Vec::new(), Style { terminal, ..Style::default() });
+            printer.json(json).expect("a vector takes all");
+            let printed = String::from_utf8(printer.out).expect("text");
+            assert_eq!(printed.chars().any(is_unescaped_control), !terminal);
+            let parse = |text| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+            assert_eq!(parse(&printed), parse(json));
+        }
     }
 
     #[test]

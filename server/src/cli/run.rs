@@ -10,10 +10,8 @@
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -21,10 +19,12 @@ use flowforge_client::{Client, CloseOutcome, End, Entry, Mode, Overflow, Status,
 use rustix::process::Signal;
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
-use super::echo::{self, Echo};
+use super::echo::{self, Copied, Echo};
 use super::pty::{RawMode, Terminal};
 use super::signals::{self, Signals};
+use super::task_id::new_task_id;
 use super::{TaskArgs, notice, small_runtime, usage};
 
 /// How much the command may print ahead of the server.
@@ -38,7 +38,7 @@ const ABSENT_SERVER_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct RunArgs {
-    /// Task id [default: <program>-<UTC time>-<random>]
+    /// Task id [default: <program or script>-<UTC time>-<random>]
     #[arg(long, value_name = "ID", env = "FLOWFORGE_TASK_ID")]
     task: Option<String>,
     #[command(flatten)]
@@ -69,13 +69,14 @@ Examples:
   flowforge run --task build-7 --label branch=main -- make -j8
   flowforge run --pty -- cargo build
 
-The exit code is the command's own (128 + signal; 127 not found, 126 not executable), also without a server.
+The exit code is the command's own (128 + signal; 127 not found, 126 not executable), also without
+a server.
 
 Environment:
   FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_WORKFLOW_ID, FLOWFORGE_TENANT_ID
   NO_COLOR    no colours in our own messages
-The command gets FLOWFORGE_SUPERVISED=1, FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_TENANT_ID, and
-PYTHONUNBUFFERED=1 unless that is set.";
+The command gets FLOWFORGE_SUPERVISED=1, FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_TENANT_ID,
+FLOWFORGE_WORKFLOW_ID if there is one, and PYTHONUNBUFFERED=1 unless that is set.";
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| "not a number of seconds".to_owned())?;
@@ -84,7 +85,7 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 /// Runs the command; its exit code.
 pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let task_id = args.task.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| new_task_id(&args.command[0]));
+    let task_id = args.task.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| new_task_id(&args.command));
     let mut config = args.target.client_config(&task_id);
     config.owner = true;
     config.max_buffer_bytes = BUFFER_BYTES;
@@ -101,18 +102,6 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// `<program>-<UTC yyyymmdd-hhmmss>-<6 random>`, within the rule for ids.
-fn new_task_id(program: &OsString) -> String {
-    let name = Path::new(program).file_name().unwrap_or(program).to_string_lossy();
-    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let name: String = name.chars().map(safe).take(64).collect();
-    let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
-    let name = if name.is_empty() { "task" } else { name };
-    let time = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
-    let random: String = (0..6).map(|_| fastrand::char('a'..='z')).collect();
-    format!("{name}-{time}-{random}")
-}
-
 struct Supervisor {
     args: RunArgs,
     task_id: String,
@@ -125,9 +114,9 @@ struct Supervisor {
 /// A command that runs.
 struct Running {
     child: Child,
-    outputs: Vec<oneshot::Receiver<()>>,
-    /// Nothing is read any more.
-    stop: Arc<AtomicBool>,
+    outputs: Vec<oneshot::Receiver<Copied>>,
+    /// Output that is not there yet is not waited for.
+    cut: CancellationToken,
     terminal: Option<Terminal>,
     raw_mode: Option<RawMode>,
 }
@@ -168,13 +157,13 @@ impl Supervisor {
         let child = command.spawn()?;
         // The writing ends in it must close, or reading never ends.
         drop(command);
-        let stop = Arc::new(AtomicBool::new(false));
-        let copy = |source, echo, stream| echo::copy(source, echo, self.client.clone(), stream, stop.clone());
+        let cut = CancellationToken::new();
+        let copy = |source, echo, stream| echo::copy(source, echo, self.client.clone(), stream, cut.clone());
         let outputs = vec![
             copy(out.into(), Echo::to(&io::stdout()), Stream::Stdout)?,
             copy(err.into(), Echo::to(&io::stderr()), Stream::Stderr)?,
         ];
-        Ok(Running { child, outputs, stop, terminal: None, raw_mode: None })
+        Ok(Running { child, outputs, cut, terminal: None, raw_mode: None })
     }
 
     fn spawn_on_pty(&self) -> io::Result<Running> {
@@ -185,10 +174,10 @@ impl Supervisor {
             })?;
         let raw_mode = RawMode::enter()?;
         terminal.forward_stdin()?;
-        let stop = Arc::new(AtomicBool::new(false));
+        let cut = CancellationToken::new();
         let echo = Echo::to(&io::stdout());
-        let output = echo::copy(terminal.reader()?, echo, self.client.clone(), Stream::Stdout, stop.clone())?;
-        Ok(Running { child, outputs: vec![output], stop, terminal: Some(terminal), raw_mode })
+        let output = echo::copy(terminal.reader()?, echo, self.client.clone(), Stream::Stdout, cut.clone())?;
+        Ok(Running { child, outputs: vec![output], cut, terminal: Some(terminal), raw_mode })
     }
 
     fn environment(&self) -> Vec<(&'static str, String)> {
@@ -228,22 +217,31 @@ impl Supervisor {
         }
     }
 
-    /// Reads what the command has left in the pipes.
+    /// Reads what the command has left in the pipes: waits `--linger` for those who may still write, but as long as it
+    /// takes for whoever reads our own output.
     async fn drain_output(&mut self, running: &mut Running) {
         let outputs = std::mem::take(&mut running.outputs);
         let all = async {
+            let mut is_open = false;
             for output in outputs {
-                let _ = output.await;
+                is_open |= output.await == Ok(Copied::UntilCut);
+            }
+            is_open
+        };
+        tokio::pin!(all);
+        let rest = async {
+            if tokio::time::timeout(self.args.linger, &mut all).await.is_ok() {
+                return;
+            }
+            running.cut.cancel();
+            if all.await {
+                notice::warning("the command left a process behind that holds its output open; not waiting for it");
             }
         };
         tokio::select! {
-            () = all => return,
-            () = tokio::time::sleep(self.args.linger) => {
-                notice::warning("the command left a process behind that holds its output open; not waiting for it");
-            }
-            () = twice(&mut self.signals, "reading the rest of the output") => {}
+            () = rest => {}
+            () = twice(&mut self.signals, "reading the rest of the output") => running.cut.cancel(),
         }
-        running.stop.store(true, Ordering::Release);
     }
 
     /// Waits until everything is stored, within reason.
@@ -330,15 +328,6 @@ fn describe_spawn_error(error: &io::Error, program: &OsString) -> (u8, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn made_ids_are_valid() {
-        for program in ["/usr/bin/python3", "a b", "日本", "-x", "", &"y".repeat(300), ".hidden."] {
-            let id = new_task_id(&OsString::from(program));
-            assert!(flowforge_client::is_valid_id(&id), "{id}");
-        }
-        assert!(new_task_id(&OsString::from("/bin/sh")).starts_with("sh-2"));
-    }
 
     #[test]
     fn exit_codes_are_those_of_a_shell() {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use flowforge_client::{Client, CloseOutcome, Overflow, Status, Stream};
+use flowforge_client::{Client, CloseOutcome, Mode, Overflow, Status, Stream};
 use tokio::sync::oneshot;
 
 use super::echo::read_some;
@@ -32,6 +32,9 @@ pub(super) struct SendArgs {
     /// Severity of the lines
     #[arg(long, value_enum)]
     level: Option<LevelArg>,
+    /// Keep every byte: do not collapse progress bars (lines rewritten with \r)
+    #[arg(long)]
+    raw: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -39,8 +42,9 @@ Examples:
   make 2>&1 | flowforge send --task build-7
   journalctl -fu nginx | flowforge send --task nginx --stream log --level info
 
-Waits for the server as long as it takes; what does not fit into memory waits in the pipe. Exits with 0 only when
-every line is stored. Ctrl-C stops reading and delivers what was read; a second one gives up.
+Waits for the server as long as it takes; what does not fit into memory waits in the pipe. Exits
+with 0 only when every line is stored. Ctrl-C stops reading and delivers what was read; a second
+one gives up.
 
 Environment:
   FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_WORKFLOW_ID, FLOWFORGE_TENANT_ID";
@@ -94,6 +98,7 @@ pub(super) fn send(args: &SendArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.target.client_config(&args.task);
     config.overflow = Overflow::Wait;
     config.level = args.level.map_or(0, LevelArg::severity);
+    config.mode = if args.raw { Mode::Raw } else { Mode::Collapse };
     let runtime = small_runtime()?;
     let outcome = runtime.block_on(async {
         let signals = Signals::install()?;

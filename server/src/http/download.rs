@@ -6,8 +6,9 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use flowforge_storage::{LogFilter, LogRecord, TaskKey};
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt as _};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use tracing::warn;
 
 use super::params::{Params, TaskId};
 use super::{AppState, Problem};
@@ -57,7 +58,8 @@ pub(super) async fn download(
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{}.{extension}\"", task.task_id())),
     ];
     let body = Download { scanner: state.tail.scanner(&task), subscription, position, format, filter };
-    Ok((headers, Body::from_stream(body.into_stream())).into_response())
+    let bytes = body.into_stream().inspect_err(move |error| warn!(%task, %error, "a download broke off"));
+    Ok((headers, Body::from_stream(bytes)).into_response())
 }
 
 struct Download {

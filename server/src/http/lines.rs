@@ -1,6 +1,6 @@
 //! `GET /api/v1/tasks/{id}/logs`: one page of lines, forward from an offset or backward before one.
 
-use std::ops::RangeInclusive;
+use std::ops::{ControlFlow, RangeInclusive};
 
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
@@ -18,11 +18,15 @@ const MAX_LINES: u64 = 5_000;
 /// A filtered page looks at no more lines than this; `next_from` says where to go on.
 const MAX_SCANNED: u64 = 200_000;
 
+/// A page ends with the line that makes its JSON longer than this, whatever its limit.
+const MAX_JSON_BYTES: usize = 8 << 20;
+
 /// Bytes of one look into the window.
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// `{"lines": [...], "floor", "end", "next_from"}`: `from` and `to` are inclusive, `before` is exclusive and reads the last
-/// `limit` lines before it. `next_from` is left out when a forward page reached its end.
+/// `limit` lines before it. `next_from` is there while more of what was asked for may come. A page may hold fewer lines than
+/// its limit when they are long.
 pub(super) async fn page(
     State(state): State<AppState>,
     TaskId(task_id): TaskId,
@@ -40,26 +44,25 @@ pub(super) async fn page(
     let Some(stored) = state.store.task(&task).await? else {
         return Err(Problem::not_found(format!("no task {task} is known")));
     };
-    let mut page = Page { task, json: Vec::new(), count: 0 };
+    let mut page = Page { task, json: b"{\"lines\":[".to_vec(), count: 0, limit };
     let (end, next_from) = match before {
-        Some(before) => (backward(&state, &mut page, before, limit, &filter).await?, None),
-        None => forward(&state, &mut page, from.unwrap_or(1).max(1), to.unwrap_or(u64::MAX), limit, &filter).await?,
+        Some(before) => (backward(&state, &mut page, before, &filter).await?, None),
+        None => forward(&state, &mut page, from.unwrap_or(1).max(1), to.unwrap_or(u64::MAX), &filter).await?,
     };
     Ok(([(CONTENT_TYPE, "application/json")], page.finish(stored.floor, end, next_from)).into_response())
 }
 
-async fn backward(
-    state: &AppState,
-    page: &mut Page,
-    before: u64,
-    limit: u64,
-    filter: &LogFilter,
-) -> Result<u64, Problem> {
+async fn backward(state: &AppState, page: &mut Page, before: u64, filter: &LogFilter) -> Result<u64, Problem> {
     let subscription = state.broker.subscribe(&page.task).await?;
-    let mut records = Vec::new();
     let scanner = state.tail.scanner(&page.task);
-    let end =
-        scanner.walk_back(subscription.feed(), before, filter, limit, |record| records.push(record.clone())).await?;
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    let end = scanner
+        .walk_back(subscription.feed(), before, filter, page.limit, |record| {
+            records.push(record.clone());
+            bytes += record.weight();
+            if bytes < MAX_JSON_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+        .await?;
     records.iter().rev().for_each(|record| page.push(record));
     Ok(end)
 }
@@ -69,7 +72,6 @@ async fn forward(
     page: &mut Page,
     from: u64,
     to: u64,
-    limit: u64,
     filter: &LogFilter,
 ) -> Result<(u64, Option<u64>), Problem> {
     let subscription = state.broker.subscribe(&page.task).await?;
@@ -78,36 +80,40 @@ async fn forward(
     let to = to.min(position.end);
     let mut next = from;
     while next <= to {
-        if page.count >= limit || next - from >= MAX_SCANNED {
+        if page.is_full() || next - from >= MAX_SCANNED {
             return Ok((position.end, Some(next)));
         }
         match scanner.scan(subscription.feed(), next, &position, WINDOW_BYTES).await? {
             Scan::Recent(batches) => {
                 for batch in &batches {
-                    next = page.take(&batch.records, next..=to, limit, filter);
+                    next = page.take(&batch.records, next..=to, filter);
                 }
             }
-            Scan::Stored(records) => next = page.take(&records, next..=to, limit, filter),
+            Scan::Stored(records) => next = page.take(&records, next..=to, filter),
             Scan::Missing { to, .. } => next = to + 1,
             Scan::CaughtUp => break,
         }
     }
-    let next_from = (to < position.end).then_some(next);
-    Ok((position.end, next_from))
+    Ok((position.end, None))
 }
 
 struct Page {
     task: TaskKey,
     json: Vec<u8>,
     count: u64,
+    limit: u64,
 }
 
 impl Page {
+    fn is_full(&self) -> bool {
+        self.count >= self.limit || self.json.len() >= MAX_JSON_BYTES
+    }
+
     /// Takes what passes the filter, until the page is full. Returns the next offset to look at.
-    fn take(&mut self, records: &[LogRecord], range: RangeInclusive<u64>, limit: u64, filter: &LogFilter) -> u64 {
+    fn take(&mut self, records: &[LogRecord], range: RangeInclusive<u64>, filter: &LogFilter) -> u64 {
         let mut next = *range.start();
         for record in records.iter().filter(|record| range.contains(&record.offset)) {
-            if self.count >= limit {
+            if self.is_full() {
                 break;
             }
             next = record.offset + 1;
@@ -126,11 +132,9 @@ impl Page {
         write_json(&self.task, record, &mut self.json);
     }
 
-    fn finish(self, floor: u64, end: u64, next_from: Option<u64>) -> Vec<u8> {
-        let mut body = b"{\"lines\":[".to_vec();
-        body.extend_from_slice(&self.json);
+    fn finish(mut self, floor: u64, end: u64, next_from: Option<u64>) -> Vec<u8> {
         let next = next_from.map_or_else(String::new, |offset| format!(",\"next_from\":{offset}"));
-        body.extend_from_slice(format!("],\"floor\":{floor},\"end\":{end}{next}}}").as_bytes());
-        body
+        self.json.extend_from_slice(format!("],\"floor\":{floor},\"end\":{end}{next}}}").as_bytes());
+        self.json
     }
 }

@@ -3,8 +3,10 @@
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
+use futures_util::TryStreamExt as _;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName};
 use http::{HeaderValue, StatusCode};
+use tracing::warn;
 
 use super::params::{Params, TaskId};
 use super::{AppState, Problem};
@@ -34,7 +36,8 @@ pub(super) async fn stream(
         (CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform")),
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
-    Ok((headers, Body::from_stream(session.into_stream())).into_response())
+    let events = session.into_stream().inspect_err(move |error| warn!(%task, %error, "a stream broke off"));
+    Ok((headers, Body::from_stream(events)).into_response())
 }
 
 fn parse(

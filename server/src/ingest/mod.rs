@@ -10,6 +10,7 @@
 mod session;
 mod validate;
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use flowforge_proto::v1::log_service_server::{LogService, LogServiceServer};
 use flowforge_proto::v1::{Limits, StreamLogsRequest, StreamLogsResponse};
 use flowforge_storage::ErrorKind;
-use futures_util::Stream;
+use futures_util::{FutureExt as _, Stream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
@@ -74,7 +75,9 @@ impl LogService for Ingest {
         let ingest = self.clone();
         self.sessions.spawn(async move {
             let requests = request.into_inner();
-            let end = session::run(&ingest, requests, &responses).await;
+            // A panic would drop the sender, and the stream would end with OK, which to a client means: stored.
+            let run = AssertUnwindSafe(session::run(&ingest, requests, &responses)).catch_unwind();
+            let end = run.await.unwrap_or_else(|_| Err(Status::internal("the server failed; connect again")));
             if let Err(status) = end {
                 // Fails only if the client is gone or does not read, and then nobody is there to tell.
                 let _ = tokio::time::timeout(LAST_WORD, responses.send(Err(status))).await;

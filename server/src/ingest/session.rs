@@ -36,7 +36,11 @@ pub(super) async fn run(
     let hello = validate::hello(hello)?;
     let tenant = hello.task.tenant().to_owned();
     let viewer_url = viewer_url(&ingest.public_url, &hello.task);
-    let session = ingest.broker.open(hello).await.map_err(|error| status_of(&error))?;
+    let session = tokio::select! {
+        () = ingest.shutdown.cancelled() => return Err(shutting_down()),
+        () = responses.closed() => return Ok(()),
+        opened = ingest.broker.open(hello) => opened.map_err(|error| status_of(&error))?,
+    };
     let welcome = *session.welcome();
     let mut stream = Session {
         ingest,
@@ -94,6 +98,7 @@ impl Session<'_> {
             let request = tokio::select! {
                 biased;
                 () = self.ingest.shutdown.cancelled() => return self.drain().await,
+                () = self.responses.closed() => return Ok(()), // The client has gone, perhaps while we did not read.
                 moved = self.progress.changed() => {
                     moved.map_err(|_| Status::unavailable("the server lost this task's state"))?;
                     self.ack().await?;
@@ -150,7 +155,14 @@ impl Session<'_> {
     /// Waits until the Close is stored, acking on the way. OK is the answer that lets the client forget everything.
     async fn close(&mut self, close: Close, requests: &mut Streaming<StreamLogsRequest>) -> Result<(), Status> {
         let (final_seq, outcome) = validate::close(close)?;
-        match self.producer.close(final_seq, outcome).await {
+        let generation = self.producer.welcome().generation;
+        let mut progress = self.progress.clone();
+        let closed = tokio::select! {
+            closed = self.producer.close(final_seq, outcome) => closed,
+            () = self.responses.closed() => return Ok(()),
+            () = fenced(&mut progress, generation) => return self.ack().await,
+        };
+        match closed {
             Ok(()) => {}
             Err(BrokerError::Gap { expected_seq }) => {
                 return Err(Status::unavailable(format!(
@@ -204,6 +216,11 @@ impl Session<'_> {
             () = self.ingest.shutdown.cancelled() => Err(shutting_down()),
         }
     }
+}
+
+/// Returns when a newer stream of the producer has taken over.
+async fn fenced(progress: &mut watch::Receiver<Progress>, generation: u64) {
+    let _ = progress.wait_for(|progress| progress.generation > generation).await;
 }
 
 /// The next message, once the queue has room. Cancel-safe: a message is taken whole or not at all.

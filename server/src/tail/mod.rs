@@ -158,8 +158,13 @@ impl TailSession {
 
             let (mut live, mut frames_seen, mut pace) = (false, 0, Pace::default());
             let mut missing_since: Option<Instant> = None;
+            let first_end = position.end;
             while !self.shutdown.is_cancelled() {
                 position = self.look().await?;
+                if !self.request.follow && self.next > first_end && position.ended().is_none() {
+                    yield control(&Control::Live);
+                    return;
+                }
                 if let Some(event) = self.follow_epoch(&position) {
                     yield event;
                 }
@@ -196,10 +201,8 @@ impl TailSession {
                             yield control(&Control::Live);
                         }
                         if let Some(end) = position.ended() {
-                            yield control(&Control::End(end));
-                            return;
-                        }
-                        if !self.request.follow {
+                            // Its id is the end row's, also where the filter kept that back: a reader that comes back is done.
+                            yield self.renderer.end(position.epoch().epoch, end);
                             return;
                         }
                         let (frames, seen) = self.subscription.feed().frames_after(frames_seen);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use flowforge_storage::{LogFilter, LogRecord, TaskKey};
 
-use super::{HEARTBEAT, SKIPPED_LINES_PER_PLACE, event, write_frame, write_place};
-use crate::broker::{Batch, FrameEvent};
+use super::{Control, HEARTBEAT, SKIPPED_LINES_PER_PLACE, event, write_control, write_frame, write_place};
+use crate::broker::{Batch, EndInfo, FrameEvent};
 
 /// Collects what the next write carries.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Renderer {
     fn recent_filtered(&mut self, batch: &Batch, start: usize) {
         for (at, record) in batch.records.iter().enumerate().skip(start) {
             if self.filter.matches(record) {
-                self.pieces.push(batch.events(at..at + 1));
+                self.pieces.push(batch.event(at));
                 self.skipped = 0;
                 continue;
             }
@@ -95,6 +95,15 @@ impl Renderer {
 
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
+    }
+
+    /// The end of the stream, at the place of the end row.
+    pub(super) fn end(&self, epoch: u64, end: EndInfo) -> Bytes {
+        let mut out = Vec::new();
+        let (row_epoch, _) = self.place.filter(|(_, offset)| *offset == end.offset).unwrap_or((epoch, 0));
+        write_place(row_epoch, end.offset, &mut out);
+        write_control(&Control::End(end), &mut out);
+        out.into()
     }
 
     /// Everything collected, as one piece for one write. A single piece is passed on as it is, shared with other readers.

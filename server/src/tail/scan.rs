@@ -3,6 +3,7 @@
 //! Invariant: what a scan returns begins at exactly the offset asked for and is contiguous, or it says what is missing and
 //! why. A line that was given an offset is in the window until it is stored, so one of the two always has it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use flowforge_storage::{LogFilter, LogRecord, LogStore, ReadQuery, StoreError, TaskKey};
@@ -11,10 +12,10 @@ use super::event::GapReason;
 use crate::broker::{Batch, Broker, BrokerError, Feed, Position};
 
 /// Lines of one store read.
-const HISTORY_ROWS: usize = 2_000;
+const HISTORY_ROWS: usize = 1_000;
 
 /// Message bytes of one store read.
-const HISTORY_BYTES: usize = 1 << 20;
+const HISTORY_BYTES: usize = 256 << 10;
 
 /// What lies at an offset and after it.
 #[derive(Debug)]
@@ -86,35 +87,38 @@ impl Scanner {
             return Ok((end + 1).saturating_sub(count).max(floor));
         }
         let mut start = None;
-        let end = self.walk_back(feed, u64::MAX, filter, count, |record| start = Some(record.offset)).await?;
+        let note = |record: &LogRecord| {
+            start = Some(record.offset);
+            ControlFlow::Continue(())
+        };
+        let end = self.walk_back(feed, u64::MAX, filter, count, note).await?;
         Ok(start.unwrap_or(end + 1))
     }
 
     /// Visits at most `count` lines that pass the filter, backwards from the one before offset `before`, whether they are
-    /// stored or not. Returns the last offset given when it began.
+    /// stored or not, until `visit` breaks. Returns the last offset given when it began.
     pub async fn walk_back(
         &self,
         feed: &Feed,
         before: u64,
         filter: &LogFilter,
         count: u64,
-        mut visit: impl FnMut(&LogRecord) + Send,
+        mut visit: impl FnMut(&LogRecord) -> ControlFlow<()> + Send,
     ) -> Result<u64, BrokerError> {
         let (position, unstored) = self.position_and_unstored(feed).await?;
         let mut left = count;
         for record in unstored.iter().rev().flat_map(|batch| batch.records.iter().rev()) {
             let wanted = record.offset > position.stored && record.offset < before;
             if left > 0 && wanted && filter.matches(record) {
-                visit(record);
-                left -= 1;
+                left = if visit(record).is_break() { 0 } else { left - 1 };
             }
         }
         let mut next = Some(position.stored.min(before.saturating_sub(1)));
         while let Some(to) = next.filter(|to| left > 0 && *to > 0) {
             let limit = usize::try_from(left).unwrap_or(usize::MAX).min(HISTORY_ROWS);
             let page = self.store.read(&self.task, &ReadQuery::backward(1, to, limit, filter.clone())).await?;
-            page.records.iter().rev().for_each(&mut visit);
-            left -= (page.records.len() as u64).min(left);
+            let stopped = page.records.iter().rev().try_for_each(&mut visit).is_break();
+            left = if stopped { 0 } else { left.saturating_sub(page.records.len() as u64) };
             next = page.next;
         }
         Ok(position.end)

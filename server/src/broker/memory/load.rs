@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowforge_storage::{
-    Direction, EpochStart, LogFilter, LogStore, Outcome, ProducerId, ReadQuery, StoreError, Stream, StreamSet, TaskKey,
-    TaskRecord, TaskStatus,
+    Direction, EpochStart, LogFilter, LogRecord, LogStore, Outcome, ProducerId, ProducerRecord, ReadQuery, StoreError,
+    Stream, StreamSet, TaskKey, TaskRecord, TaskStatus,
 };
 
+use super::record;
 use super::state::{TaskState, lease_until};
-use crate::broker::rows;
+use crate::broker::{EndInfo, rows};
 use crate::clock::now_ms;
 
 /// The task as the store has it. A task that was running begins a new epoch at the last stored offset, since whatever was
@@ -32,11 +33,9 @@ pub(super) async fn load(store: &dyn LogStore, task: &TaskKey, lease: Duration) 
     for producer in record.producers.iter().filter_map(|producer| ProducerId::from_hex(&producer.id)) {
         state.restore_producer(producer, 0, lease_until(lease));
     }
-    if record.status == TaskStatus::Running {
-        if !finish_from_end_row(store, &mut record, last.end, last.created_at_ms).await? {
-            begin_epoch(store, &mut record, last.end).await?;
-        }
-        record.version += 1;
+    let last_row = store.read(task, &ReadQuery::forward(last.end, last.end, 1)).await?.records.pop();
+    if settle(&mut record, last_row.as_ref()) {
+        begin_epoch(store, &mut record, last.end).await?;
         store.put_task(&record).await?;
         state.persisted_version = record.version;
     }
@@ -44,26 +43,39 @@ pub(super) async fn load(store: &dyn LogStore, task: &TaskKey, lease: Duration) 
     Ok(state)
 }
 
-/// The end row is stored before the record that says so. If the process died in between, the row tells.
-async fn finish_from_end_row(
-    store: &dyn LogStore,
-    record: &mut TaskRecord,
-    end: u64,
-    created_at_ms: i64,
-) -> Result<bool, StoreError> {
-    let last_row = store.read(&record.task, &ReadQuery::forward(end, end, 1)).await?.records.pop();
-    let Some(info) = last_row.as_ref().and_then(rows::parse_end).filter(|info| info.attempt == record.attempt) else {
-        return Ok(false);
-    };
-    let outcome = Outcome { status: info.status, exit_code: info.exit_code };
+/// Makes record and rows agree, where the process died between the two. Returns whether the task was running when the memory
+/// was lost, so that lines above the last stored one may have been seen.
+fn settle(record: &mut TaskRecord, last_row: Option<&LogRecord>) -> bool {
+    let end_row = last_row.and_then(rows::parse_end).filter(|info| info.attempt == record.attempt);
+    match (record.status, last_row, end_row) {
+        // The end row is stored before the record that says so: the row tells.
+        (TaskStatus::Running, Some(row), Some(info)) => finish(record, &info, row.created_at_ms),
+        (TaskStatus::Running, ..) => {}
+        // Lines after the end reopened the task, and the record that says so is lost.
+        (_, Some(row), None) => go_on(record, row.producer),
+        _ => return false,
+    }
+    true
+}
+
+fn finish(record: &mut TaskRecord, info: &EndInfo, ended_at_ms: i64) {
     record.status = info.status;
     record.exit_code = info.exit_code;
-    record.ended_at_ms = Some(created_at_ms);
-    record.dropped = info.dropped;
+    record.ended_at_ms = Some(ended_at_ms);
+    let someone_lost = !info.complete && info.dropped == 0;
+    let outcome = Outcome { status: info.status, exit_code: info.exit_code };
     for producer in &mut record.producers {
-        producer.outcome.get_or_insert(outcome);
+        producer.outcome.get_or_insert(if someone_lost { record::LOST } else { outcome });
     }
-    Ok(true)
+}
+
+fn go_on(record: &mut TaskRecord, producer: ProducerId) {
+    let id = producer.to_string();
+    match record.producers.iter_mut().find(|known| known.id == id) {
+        Some(known) => known.outcome = None,
+        None => record.producers.push(ProducerRecord { id, owner: false, outcome: None }),
+    }
+    record::reopen(record);
 }
 
 async fn begin_epoch(store: &dyn LogStore, record: &mut TaskRecord, end: u64) -> Result<(), StoreError> {
@@ -71,9 +83,9 @@ async fn begin_epoch(store: &dyn LogStore, record: &mut TaskRecord, end: u64) ->
     record.epochs.push(EpochStart { epoch, base: end });
     let surplus = record.epochs.len().saturating_sub(TaskRecord::MAX_EPOCHS);
     record.epochs.drain(..surplus);
-    if record.dropped > 0 {
-        record.dropped = count_lost(store, &record.task, record.attempt_base + 1, end).await?;
-    }
+    record.attempt_base = record.attempt_base.min(end);
+    record.dropped = count_lost(store, &record.task, record.attempt_base + 1, end).await?;
+    record::bump(record, now_ms());
     Ok(())
 }
 
@@ -86,7 +98,7 @@ async fn count_lost(store: &dyn LogStore, task: &TaskKey, from: u64, to: u64) ->
         let query =
             ReadQuery { direction: Direction::Forward, filter: filter.clone(), ..ReadQuery::forward(from, to, 1000) };
         let page = store.read(task, &query).await?;
-        lost += page.records.iter().map(rows::lost_lines).sum::<u64>();
+        lost = page.records.iter().map(rows::lost_lines).fold(lost, u64::saturating_add).min(record::MAX_COUNT);
         next = page.next;
     }
     Ok(lost)

@@ -7,6 +7,7 @@
 
 mod load;
 pub mod queue;
+mod record;
 mod session;
 mod state;
 
@@ -15,16 +16,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use flowforge_storage::{LogRecord, LogStore, StoreError, TaskFilter, TaskKey, TaskStatus};
+use flowforge_storage::{LogRecord, LogStore, ProducerId, StoreError, TaskFilter, TaskKey, TaskStatus};
+use futures_util::future::{join_all, try_join_all};
 use tokio::sync::{OnceCell, watch};
 use tracing::warn;
 
 use self::queue::{Queue, QueueLimits};
 use self::session::MemorySession;
-use self::state::TaskState;
+use self::state::{TaskState, lease_until};
 use super::{
     Batch, Broker, BrokerError, Delivery, Feed, FlushLimits, Position, ProducerHello, ProducerSession, QueueSize,
-    Subscription, rows,
+    Subscription,
 };
 use crate::clock::now_ms;
 
@@ -93,43 +95,23 @@ impl MemoryBroker {
     fn loaded_slots(&self) -> Vec<Arc<TaskSlot>> {
         self.lock_tasks().values().filter(|slot| slot.loaded.initialized()).cloned().collect()
     }
-
-    /// A row that says lines were lost must not be stored before the record that counts them: see `TaskRecord::dropped`.
-    async fn persist_losses(&self, delivery: &Delivery) {
-        let lossy = delivery.batches.iter().filter(|batch| batch.records.iter().any(|row| rows::lost_lines(row) > 0));
-        for batch in lossy {
-            let Some(slot) = self.lock_tasks().get(&batch.task).cloned() else { continue };
-            let mut delay = Duration::from_millis(50);
-            while let Err(error) = slot.persist(self.store.as_ref()).await {
-                warn!(task = %batch.task, %error, "writing the task record failed, will try again");
-                tokio::time::sleep(delay).await;
-                delay = (delay * 2).min(Duration::from_secs(5));
-            }
-        }
-    }
 }
 
 #[async_trait]
 impl Broker for MemoryBroker {
     async fn open(&self, hello: ProducerHello) -> Result<Box<dyn ProducerSession>, BrokerError> {
         let slot = self.slot(&hello.task).await?;
-        let opened = {
+        let (opened, version) = {
             let mut state = slot.lock();
             let mut opened = state.open(&hello, self.options.max_producers, now_ms())?;
             slot.publish(&self.queue, hello.producer, std::mem::take(&mut opened.rows));
-            opened
+            (opened, state.version())
         };
         // From here on a drop starts the lease, also when writing the record fails.
-        let session = MemorySession::new(
-            Arc::clone(&slot),
-            Arc::clone(&self.queue),
-            Arc::clone(&self.store),
-            &hello,
-            opened,
-            self.options.lease,
-        );
+        let (queue, store) = (Arc::clone(&self.queue), Arc::clone(&self.store));
+        let session = MemorySession::new(Arc::clone(&slot), queue, store, &hello, opened, self.options.lease);
         slot.feed.wake();
-        slot.persist(self.store.as_ref()).await?;
+        slot.persist_through(version, self.store.as_ref()).await?;
         Ok(Box::new(session))
     }
 
@@ -156,41 +138,47 @@ impl Broker for MemoryBroker {
         let (mut count, mut after) = (0, None);
         loop {
             let page = self.store.tasks(&filter, after.as_ref(), 500).await?;
-            for task in &page.tasks {
-                self.slot(&task.record.task).await?;
-                count += 1;
-            }
+            count += page.tasks.len();
+            // At once, so that the store can write their new epochs together.
+            try_join_all(page.tasks.iter().map(|task| self.slot(&task.record.task))).await?;
             after = page.next;
             if after.is_none() {
-                return Ok(count);
+                break;
             }
         }
+        let until = lease_until(self.options.lease);
+        self.loaded_slots().iter().for_each(|slot| slot.lock().restart_leases(until));
+        Ok(count)
     }
 
     async fn sweep(&self) {
         let (now, clock) = (Instant::now(), now_ms());
-        for slot in self.loaded_slots() {
+        let slots = self.loaded_slots();
+        for slot in &slots {
             let ended = {
                 let mut state = slot.lock();
                 let row = state.expire(now, clock);
                 slot.feed.trim(state.stored); // The last viewer may have left.
-                slot.publish(&self.queue, flowforge_storage::ProducerId::SERVER, row.into_iter().collect())
+                slot.publish(&self.queue, ProducerId::SERVER, row.into_iter().collect())
             };
             if ended {
                 slot.feed.wake();
                 self.queue.flush_now();
             }
+        }
+        let changed = slots.iter().filter(|slot| slot.lock().record_to_persist().is_some());
+        join_all(changed.map(async |slot| {
             if let Err(error) = slot.persist(self.store.as_ref()).await {
                 warn!(task = %slot.key, %error, "writing the task record failed, will try again");
             }
-        }
+        }))
+        .await;
+        drop(slots);
         self.forget_finished();
     }
 
     async fn take(&self, limits: &FlushLimits) -> Delivery {
-        let delivery = self.queue.take(limits).await;
-        self.persist_losses(&delivery).await;
-        delivery
+        self.queue.take(limits).await
     }
 
     async fn stored(&self, delivery: Delivery) {
@@ -244,7 +232,7 @@ impl TaskSlot {
 
     /// Queue first, then window: what a viewer sees is queued. The caller holds the state's lock and wakes the feed after
     /// letting go of it. Returns whether there was anything.
-    fn publish(&self, queue: &Queue, producer: flowforge_storage::ProducerId, records: Vec<LogRecord>) -> bool {
+    fn publish(&self, queue: &Queue, producer: ProducerId, records: Vec<LogRecord>) -> bool {
         if records.is_empty() {
             return false;
         }
@@ -252,6 +240,20 @@ impl TaskSlot {
         queue.push(Arc::clone(&batch));
         self.feed.push(batch);
         true
+    }
+
+    /// Returns when the record is stored in this version or a later one.
+    async fn persist_through(&self, version: u64, store: &dyn LogStore) -> Result<(), StoreError> {
+        let mut stored = self.stored.subscribe();
+        loop {
+            stored.mark_unchanged();
+            self.persist(store).await?;
+            if self.lock().persisted_version >= version {
+                return Ok(());
+            }
+            // The lines before it are not stored yet. The sender is held by `self`: this cannot fail.
+            let _ = stored.changed().await;
+        }
     }
 
     /// Writes the record if it has changes that may be stored now.
@@ -267,3 +269,7 @@ impl TaskSlot {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "broker_tests.rs"]
+mod tests;

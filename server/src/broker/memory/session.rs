@@ -69,18 +69,16 @@ impl ProducerSession for MemorySession {
     }
 
     async fn close(&mut self, final_seq: u64, outcome: Outcome) -> Result<(), BrokerError> {
-        let last = {
+        let version = {
             let mut state = self.slot.lock();
             let rows = state.close(self.producer, self.welcome.generation, final_seq, outcome, now_ms())?;
             self.slot.publish(&self.queue, ProducerId::SERVER, rows);
-            state.end
+            state.version()
         };
         self.slot.feed.wake();
         self.queue.flush_now();
-        let mut stored = self.slot.stored.subscribe();
-        // The slot, and with it the sender, is held by `self`: this cannot fail.
-        let _ = stored.wait_for(|stored| *stored >= last).await;
-        self.slot.persist(self.store.as_ref()).await?;
+        // The record that says so is stored only after everything that it says is.
+        self.slot.persist_through(version, self.store.as_ref()).await?;
         Ok(())
     }
 }

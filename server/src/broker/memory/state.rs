@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flowforge_storage::{EpochStart, LogRecord, Outcome, ProducerId, ProducerRecord, TaskRecord, TaskStatus};
+use flowforge_storage::{LogRecord, Outcome, ProducerId, ProducerRecord, TaskRecord, TaskStatus};
 use tokio::sync::watch;
 
+use super::record;
 use crate::broker::position::EndInfo;
 use crate::broker::{BrokerError, NewLine, Position, ProducerHello, Progress, Welcome, record_of, rows};
 
@@ -18,6 +19,8 @@ pub(super) struct TaskState {
     pub(super) record: Option<Arc<TaskRecord>>,
     /// The record's version that the store has.
     pub(super) persisted_version: u64,
+    /// The record may be persisted once this offset is stored.
+    pub(super) hold: u64,
     /// Last offset given.
     pub(super) end: u64,
     /// Last offset stored.
@@ -48,7 +51,7 @@ enum Lease {
 pub(super) struct Opened {
     pub(super) welcome: Welcome,
     pub(super) progress: watch::Receiver<Progress>,
-    /// The gap row, if lines are missing for good.
+    /// The end row of a superseded attempt; the gap row, if lines are missing for good.
     pub(super) rows: Vec<LogRecord>,
 }
 
@@ -72,7 +75,7 @@ impl TaskState {
         max_producers: usize,
         now_ms: i64,
     ) -> Result<Opened, BrokerError> {
-        self.join(hello, max_producers, now_ms)?;
+        let mut rows = self.join(hello, max_producers, now_ms)?;
         let producer = self
             .producers
             .entry(hello.producer)
@@ -84,48 +87,66 @@ impl TaskState {
         let receiver = producer.progress.subscribe();
 
         let expected = progress.queued_seq + 1;
-        let rows = if hello.first_unacked_seq > expected {
+        if hello.first_unacked_seq > expected {
             let missing = rows::gap(now_ms, expected, hello.first_unacked_seq - 1);
-            self.append(hello.producer, progress.generation, expected, vec![missing], now_ms)?
-        } else {
-            Vec::new()
-        };
+            rows.extend(self.append(hello.producer, progress.generation, expected, vec![missing], now_ms)?);
+        }
         let queued_seq = receiver.borrow().queued_seq;
         let epoch = self.position().epoch().epoch;
         let welcome = Welcome { epoch, generation: progress.generation, queued_seq, stored_seq: progress.stored_seq };
         Ok(Opened { welcome, progress: receiver, rows })
     }
 
-    /// Puts the producer into the record, reopening the task where that is due.
-    fn join(&mut self, hello: &ProducerHello, max_producers: usize, now_ms: i64) -> Result<(), BrokerError> {
-        let (end, new_record) = (self.end, self.record.is_none());
-        let record = self.record.get_or_insert_with(|| Arc::new(new_task(hello, end, now_ms)));
+    /// Puts the producer into the record, beginning an attempt or reopening the task where that is due. Returns the end row
+    /// of the attempt that this one supersedes, if any.
+    fn join(
+        &mut self,
+        hello: &ProducerHello,
+        max_producers: usize,
+        now_ms: i64,
+    ) -> Result<Vec<LogRecord>, BrokerError> {
         let id = hello.producer.to_string();
-        let known = record.producers.iter().position(|producer| producer.id == id);
-        if known.is_some_and(|at| is_closed(&record.producers[at])) {
-            return Ok(()); // It comes back only to learn that its Close is stored; new lines would reopen the task.
+        let (mut known, mut supersedes) = (None, false);
+        if let Some(record) = &self.record {
+            known = record.producers.iter().position(|producer| producer.id == id);
+            if known.is_some_and(|at| record::is_closed(&record.producers[at])) {
+                return Ok(Vec::new()); // It comes back only to learn that its Close is stored.
+            }
+            let running = record.status == TaskStatus::Running;
+            supersedes = running && known.is_none() && hello.attempt > record.attempt && !record.producers.is_empty();
+            if known.is_none() && running && !supersedes && record.producers.len() >= max_producers {
+                return Err(BrokerError::TooManyProducers(max_producers));
+            }
         }
-        let before = Arc::clone(record);
+        let rows = if supersedes { self.end_attempt_as_lost(now_ms) } else { Vec::new() };
+        let end = self.end;
+        let before = self.record.clone();
+        let record = self.record.get_or_insert_with(|| Arc::new(record::of_new_task(hello, end, now_ms)));
         let record = Arc::make_mut(record);
         if record.status != TaskStatus::Running {
             if known.is_none() {
-                begin_attempt(record, end, now_ms);
+                record::begin_attempt(record, end, now_ms);
+                self.hold = self.hold.max(end);
             }
-            reopen(record);
+            record::reopen(record);
         }
-        describe(record, hello);
+        record::describe(record, hello);
         match known {
             Some(at) => record.producers[at].outcome = None,
-            None if record.producers.len() >= max_producers => {
-                self.record = if new_record { None } else { Some(before) };
-                return Err(BrokerError::TooManyProducers(max_producers));
-            }
             None => record.producers.push(ProducerRecord { id, owner: hello.owner, outcome: None }),
         }
-        if new_record || *record != *before {
-            bump(record, now_ms);
+        if before.is_none_or(|before| *before != *record) {
+            record::bump(record, now_ms);
         }
-        Ok(())
+        Ok(rows)
+    }
+
+    /// A new attempt begins while producers of this one are still expected: nobody speaks for them any more.
+    fn end_attempt_as_lost(&mut self, now_ms: i64) -> Vec<LogRecord> {
+        let open =
+            self.record.iter().flat_map(|record| &record.producers).filter(|producer| producer.outcome.is_none());
+        let open: Vec<ProducerId> = open.filter_map(|producer| ProducerId::from_hex(&producer.id)).collect();
+        open.into_iter().filter_map(|id| self.finish(id, record::LOST, now_ms)).collect()
     }
 
     /// Gives offsets to the lines that are not here yet. `first_seq` is the number of the first line.
@@ -152,7 +173,7 @@ impl TaskState {
                 continue;
             }
             let Some(line) = without_known_part(line, begin, queued, created_at_ms) else { continue };
-            lost += line.dropped.map_or(0, |run| run.lines);
+            lost = line.dropped.map_or(lost, |run| run.lines.saturating_add(lost));
             queued = seq;
             self.end += 1;
             records.push(record_of(line, id, seq, self.end, epoch, created_at_ms));
@@ -176,16 +197,16 @@ impl TaskState {
             return;
         }
         let record = Arc::make_mut(record);
-        record.dropped += lost;
+        record.dropped = record.dropped.saturating_add(lost).min(record::MAX_COUNT);
         match known {
             Some(at) => record.producers[at].outcome = None,
             // Its session is older than this attempt.
             None => record.producers.push(ProducerRecord { id: text, owner: false, outcome: None }),
         }
         if !open {
-            reopen(record);
+            record::reopen(record);
         }
-        bump(record, now_ms);
+        record::bump(record, now_ms);
     }
 
     /// A producer is done. Returns the end row if it was the last one.
@@ -220,8 +241,7 @@ impl TaskState {
             .filter_map(|producer| ProducerId::from_hex(&producer.id))
             .filter(|id| self.producers.get(id).is_none_or(|producer| producer.lease_is_over(now)))
             .collect();
-        let outcome = Outcome { status: TaskStatus::Lost, exit_code: None };
-        lost.into_iter().filter_map(|id| self.finish(id, outcome, now_ms)).last()
+        lost.into_iter().filter_map(|id| self.finish(id, record::LOST, now_ms)).last()
     }
 
     /// Notes a producer's outcome; ends the attempt when it was the last.
@@ -231,7 +251,9 @@ impl TaskState {
         let producer =
             record.producers.iter_mut().find(|producer| producer.id == text && producer.outcome.is_none())?;
         producer.outcome = Some(outcome);
-        bump(record, now_ms);
+        record::bump(record, now_ms);
+        // The outcome is true once everything before it is stored.
+        self.hold = self.hold.max(self.end);
         if record.producers.iter().any(|producer| producer.outcome.is_none()) {
             return None;
         }
@@ -242,6 +264,7 @@ impl TaskState {
         record.exit_code = outcome.exit_code;
         record.ended_at_ms = Some(self.last_created_ms);
         self.end += 1;
+        self.hold = self.end;
         let info = EndInfo::of(record, self.end)?;
         let line = rows::end(self.last_created_ms, &info);
         Some(record_of(line, ProducerId::SERVER, 0, self.end, record.epoch().epoch, self.last_created_ms))
@@ -268,12 +291,16 @@ impl TaskState {
         }
     }
 
-    /// The record has changes that the store may have now: the record of an ended task only once its end row is stored,
-    /// so that a crash between the two leaves a task that is still running and ends again.
+    /// The record, if it has changes that the store may have now. What it says of an end must be stored first, so that a
+    /// crash in between leaves a task that is still running and ends again, never one that ended without its last lines.
     pub(super) fn record_to_persist(&self) -> Option<Arc<TaskRecord>> {
         let record = self.record.as_ref().filter(|record| record.version != self.persisted_version)?;
-        let may = record.status == TaskStatus::Running || self.stored == self.end;
-        may.then(|| Arc::clone(record))
+        (self.stored >= self.hold).then(|| Arc::clone(record))
+    }
+
+    /// The record's version; 0 if there is none.
+    pub(super) fn version(&self) -> u64 {
+        self.record.as_ref().map_or(0, |record| record.version)
     }
 
     /// Nothing would be lost by forgetting this task.
@@ -306,63 +333,20 @@ impl Producer {
     }
 }
 
+impl TaskState {
+    /// Every producer without a session gets a whole lease from now on: the server begins to listen only now.
+    pub(super) fn restart_leases(&mut self, until: Instant) {
+        for producer in self.producers.values_mut() {
+            if matches!(producer.lease, Lease::Until(_)) {
+                producer.lease = Lease::Until(until);
+            }
+        }
+    }
+}
+
 /// When a lease that begins now ends.
 pub(super) fn lease_until(lease: Duration) -> Instant {
     Instant::now() + lease
-}
-
-fn is_closed(producer: &ProducerRecord) -> bool {
-    producer.outcome.is_some_and(|outcome| outcome.status != TaskStatus::Lost)
-}
-
-fn new_task(hello: &ProducerHello, end: u64, now_ms: i64) -> TaskRecord {
-    TaskRecord {
-        task: hello.task.clone(),
-        version: 0,
-        workflow_id: String::new(),
-        name: String::new(),
-        labels: hello.labels.clone(),
-        attempt: hello.attempt.max(1),
-        attempt_base: end,
-        dropped: 0,
-        status: TaskStatus::Running,
-        exit_code: None,
-        created_at_ms: now_ms,
-        started_at_ms: now_ms,
-        ended_at_ms: None,
-        epochs: vec![EpochStart { epoch: now_ms.max(1) as u64, base: end }],
-        producers: Vec::new(),
-    }
-}
-
-/// What is said of a task later adds to what was said before.
-fn describe(record: &mut TaskRecord, hello: &ProducerHello) {
-    if !hello.workflow_id.is_empty() {
-        record.workflow_id.clone_from(&hello.workflow_id);
-    }
-    if !hello.name.is_empty() {
-        record.name.clone_from(&hello.name);
-    }
-    record.labels.extend(hello.labels.clone());
-    record.attempt = record.attempt.max(hello.attempt);
-}
-
-fn begin_attempt(record: &mut TaskRecord, end: u64, now_ms: i64) {
-    record.attempt += 1;
-    record.attempt_base = end;
-    record.dropped = 0;
-    record.started_at_ms = now_ms;
-    record.producers.clear();
-}
-
-fn reopen(record: &mut TaskRecord) {
-    record.status = TaskStatus::Running;
-    record.exit_code = None;
-    record.ended_at_ms = None;
-}
-
-fn bump(record: &mut TaskRecord, now_ms: i64) {
-    record.version = (record.version + 1).max(now_ms.max(0) as u64);
 }
 
 /// A dropped run may overlap what has arrived: only its unknown part counts. Its row is written here, with our numbers.

@@ -43,7 +43,7 @@ fn closed(status: TaskStatus) -> Outcome {
 
 #[derive(Debug, Clone)]
 enum Op {
-    Open { producer: u8, lost: u64 },
+    Open { producer: u8, lost: u64, attempt: u32 },
     Append { producer: u8, back: u64, ahead: u64, lines: Vec<Option<u64>> },
     AppendFenced { producer: u8 },
     Close { producer: u8 },
@@ -55,7 +55,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let producer = 0..3u8;
     let lines = prop::collection::vec(prop_oneof![4 => Just(None), 1 => (1..5u64).prop_map(Some)], 1..6);
     let op = prop_oneof![
-        3 => (producer.clone(), prop_oneof![5 => Just(0), 1 => 1..4u64]).prop_map(|(producer, lost)| Op::Open { producer, lost }),
+        3 => (producer.clone(), prop_oneof![5 => Just(0), 1 => 1..4u64], 0..4u32)
+            .prop_map(|(producer, lost, attempt)| Op::Open { producer, lost, attempt }),
         8 => (producer.clone(), 0..8u64, prop_oneof![6 => Just(0), 1 => 1..3u64], lines)
             .prop_map(|(producer, back, ahead, lines)| Op::Append { producer, back, ahead, lines }),
         1 => producer.clone().prop_map(|producer| Op::AppendFenced { producer }),
@@ -96,12 +97,14 @@ impl Model {
 
     fn apply(&mut self, op: Op, now_ms: i64) {
         match op {
-            Op::Open { producer, lost } => {
+            Op::Open { producer, lost, attempt } => {
                 let id = ProducerId([producer + 1; 16]);
                 let queued = self.queued.get(&id).copied().unwrap_or(0);
-                let opened = self.state.open(&hello(producer, queued + 1 + lost), 8, now_ms).unwrap();
+                let hello = ProducerHello { attempt, ..hello(producer, queued + 1 + lost) };
+                let opened = self.state.open(&hello, 8, now_ms).unwrap();
                 assert_eq!(opened.welcome.queued_seq, queued + lost, "a gap is declared, and passed");
-                assert_eq!(opened.rows.len(), usize::from(lost > 0));
+                let gaps = opened.rows.iter().filter(|row| rows::lost_lines(row) > 0).count();
+                assert_eq!(gaps, usize::from(lost > 0));
                 self.sessions.insert(producer, opened.welcome.generation);
                 self.take(opened.rows);
             }
@@ -230,6 +233,47 @@ fn producers_are_limited_and_the_refused_one_leaves_no_trace() {
     let before = state.record.clone();
     assert!(matches!(state.open(&hello(1, 1), 1, 0), Err(BrokerError::TooManyProducers(1))));
     assert_eq!(state.record, before);
+}
+
+#[test]
+fn a_higher_attempt_ends_the_one_that_nobody_speaks_for() {
+    let mut state = TaskState::default();
+    let dead = state.open(&ProducerHello { attempt: 1, ..hello(0, 1) }, 8, 0).unwrap().welcome.generation;
+    state.release(ProducerId([1; 16]), dead, Instant::now() + Duration::from_secs(30));
+    let opened = state.open(&ProducerHello { attempt: 2, owner: true, ..hello(1, 1) }, 8, 5).unwrap();
+    let ended = rows::parse_end(&opened.rows[0]).unwrap();
+    assert_eq!((ended.attempt, ended.status, ended.complete), (1, TaskStatus::Lost, false));
+    let rows =
+        state.close(ProducerId([2; 16]), opened.welcome.generation, 0, closed(TaskStatus::Succeeded), 9).unwrap();
+    let info = rows::parse_end(&rows[0]).unwrap();
+    assert_eq!((info.attempt, info.status, info.complete, info.lines), (2, TaskStatus::Succeeded, true, 0));
+}
+
+#[test]
+fn an_outcome_is_kept_back_until_the_lines_before_it_are_stored() {
+    let mut state = TaskState::default();
+    let first = state.open(&hello(0, 1), 8, 0).unwrap().welcome.generation;
+    state.open(&hello(1, 1), 8, 0).unwrap();
+    state.persisted_version = state.version();
+    state.append(ProducerId([1; 16]), first, 1, vec![line(None)], 0).unwrap();
+    state.close(ProducerId([1; 16]), first, 1, closed(TaskStatus::Succeeded), 0).unwrap();
+    assert!(state.record_to_persist().is_none(), "the line is not stored");
+    state.mark_stored(ProducerId([1; 16]), 1, 1);
+    assert!(state.record_to_persist().is_some());
+}
+
+#[test]
+fn numbers_from_outside_cannot_overflow() {
+    let mut state = TaskState::default();
+    let huge = ProducerHello { attempt: u32::MAX, ..hello(0, i64::MAX as u64) };
+    let generation = state.open(&huge, 8, 0).unwrap().welcome.generation;
+    state.open(&hello(1, i64::MAX as u64), 8, 0).unwrap();
+    assert_eq!(state.record.as_ref().unwrap().dropped, i64::MAX as u64);
+    state.close(ProducerId([1; 16]), generation, i64::MAX as u64 - 1, closed(TaskStatus::Failed), 0).unwrap();
+    let generation = state.open(&hello(1, 1), 8, 0).unwrap().welcome.generation;
+    state.close(ProducerId([2; 16]), generation, i64::MAX as u64 - 1, closed(TaskStatus::Failed), 0).unwrap();
+    state.open(&hello(2, 1), 8, 0).unwrap();
+    assert_eq!(state.record.as_ref().unwrap().attempt, u32::MAX);
 }
 
 #[test]
