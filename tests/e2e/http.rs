@@ -34,7 +34,7 @@ async fn pages_say_where_the_next_one_begins() -> Result<()> {
     ensure!(offsets(&page) == (1..=1000).collect::<Vec<_>>() && page["next_from"] == 1001, "the default page");
     ensure!(page["floor"] == 1 && page["end"] == 2501, "{} {}", page["floor"], page["end"]);
     let cases: Vec<(&str, Vec<u64>, Value)> = vec![
-        ("from=10&to=12", vec![10, 11, 12], json!(13)),
+        ("from=10&to=12", vec![10, 11, 12], Value::Null),
         ("from=2499&limit=100", vec![2499, 2500, 2501], Value::Null),
         ("from=2499&limit=3", vec![2499, 2500, 2501], Value::Null),
         ("from=2499&limit=2", vec![2499, 2500], json!(2501)),

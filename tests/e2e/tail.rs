@@ -210,3 +210,18 @@ async fn filtered_followers_see_every_match_once_across_cuts() -> Result<()> {
     ensure!(shown == expected, "{} shown, {} expected", shown.len(), expected.len());
     Ok(())
 }
+
+#[tokio::test]
+async fn a_filtered_reader_of_an_ended_task_is_done_as_well() -> Result<()> {
+    let server = Server::start().await?;
+    fill(&server, "mixed", mixed()).await?;
+    for filter in ["stream=stdout", "level=fatal", "q=nothing-like-it"] {
+        let url = format!("{}/logs/stream?from=1&{filter}", server.task_url("mixed"));
+        let mut viewer = Viewer::new(filter, url);
+        viewer.open().await?;
+        viewer.next_named("end").await?;
+        ensure!(viewer.next().await?.is_none(), "{filter}: the stream goes on after end");
+        ensure!(viewer.open().await? == Opened::NothingMore, "{filter}: the end row was kept back, but not its place");
+    }
+    Ok(())
+}

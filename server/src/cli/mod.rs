@@ -4,6 +4,7 @@
 
 mod echo;
 mod notice;
+mod printed;
 mod pty;
 mod render;
 mod run;

@@ -14,7 +14,9 @@ use serde::Deserialize;
 pub(super) struct Line<'a> {
     pub(super) offset: u64,
     #[serde(default, borrow)]
-    producer: Cow<'a, str>,
+    pub(super) producer: Cow<'a, str>,
+    #[serde(default)]
+    pub(super) seq: u64,
     #[serde(default, borrow)]
     time: Cow<'a, str>,
     #[serde(default, borrow)]

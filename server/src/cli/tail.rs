@@ -1,7 +1,8 @@
 //! `flowforge tail`: a task's lines on standard output, followed until it ends.
 //!
 //! After any disconnect it goes on behind the last line it saw (Last-Event-ID), and it checks what the server promises:
-//! without a filter every offset follows the one before, or a control event says why not.
+//! without a filter every offset follows the one before, or a control event says why not. A line is printed once, also when
+//! the server has to go back.
 
 use std::io::{self, BufWriter, ErrorKind, IsTerminal as _, StdoutLock, stdout};
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use futures_util::StreamExt as _;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
+use super::printed::Printed;
 use super::render::{Line, Printer, Style};
 use super::send::LevelArg;
 use super::sse::{Event, Item, Parser};
@@ -120,6 +122,7 @@ struct Tail {
     args: TailArgs,
     http: reqwest::Client,
     printer: Printer<BufWriter<StdoutLock<'static>>>,
+    printed: Printed,
     /// Where to resume.
     last_event_id: Option<String>,
     /// The last offset known about, as long as every offset has to come.
@@ -169,8 +172,17 @@ impl Tail {
             offsets: args.offsets,
         };
         let printer = Printer::new(BufWriter::with_capacity(64 << 10, stdout().lock()), style);
-        let wait = Duration::ZERO;
-        Ok(Self { args, http, printer, last_event_id: None, last_offset: None, alive: false, wait, end: None })
+        Ok(Self {
+            args,
+            http,
+            printer,
+            printed: Printed::default(),
+            last_event_id: None,
+            last_offset: None,
+            alive: false,
+            wait: Duration::ZERO,
+            end: None,
+        })
     }
 
     async fn follow(mut self) -> anyhow::Result<u8> {
@@ -265,11 +277,8 @@ impl Tail {
                 self.last_event_id = Some(id);
                 Ok(())
             }
-            Item::Retry(ms) => {
-                self.wait = Duration::from_millis(ms / 2).min(MAX_WAIT);
-                Ok(())
-            }
-            Item::Comment => Ok(()),
+            // How long to wait is our own business.
+            Item::Retry(_) | Item::Comment => Ok(()),
         }
     }
 
@@ -279,11 +288,13 @@ impl Tail {
             "gap" => self.gap(&parse(&event)?),
             "rollback" => {
                 let jump: Jump = parse(&event)?;
-                notice::warning(&format!("the server lost its lines after {}; they are sent again", jump.to));
-                self.last_offset = Some(jump.to);
+                notice::warning(&format!("the server lost its lines after {}; what comes again is left out", jump.to));
+                self.printed.expect_again();
+                self.last_offset = self.is_unfiltered().then_some(jump.to);
             }
             "reset" => {
-                notice::warning("the server starts this task from the beginning");
+                notice::warning("the server starts this task from the beginning; what comes again is left out");
+                self.printed.expect_again();
                 self.last_offset = None;
             }
             "end" => self.end = Some(parse(&event)?),
@@ -302,6 +313,9 @@ impl Tail {
             notice::warning(&format!("line {} came after line {last}: the server broke its promise", line.offset));
         }
         self.last_offset = self.is_unfiltered().then_some(line.offset);
+        if !self.printed.is_new(&line) {
+            return Ok(());
+        }
         match self.args.output {
             OutputArg::Text => self.printer.line(&line)?,
             OutputArg::Json => self.printer.json(data)?,
