@@ -89,12 +89,12 @@ impl Client {
 
     /// Waits until the server has answered; false: not in time, or never.
     pub fn wait_welcome(&self, timeout: Duration) -> bool {
-        self.shared.wait(after(timeout), crate::shared::State::welcomed).unwrap_or(false)
+        self.shared.wait(after(timeout), crate::state::State::welcomed).unwrap_or(false)
     }
 
     /// [`Client::wait_welcome`] for tasks.
     pub async fn wait_welcome_async(&self, timeout: Duration) -> bool {
-        self.shared.wait_async(after(timeout), crate::shared::State::welcomed).await.unwrap_or(false)
+        self.shared.wait_async(after(timeout), crate::state::State::welcomed).await.unwrap_or(false)
     }
 
     /// Waits until the sender has stopped for good, and why.

@@ -20,7 +20,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// All of them, in the order of [`Stream::index`].
+    /// All of them, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Stdout, Self::Stderr, Self::Log];
 
     /// Place in a table with one row per stream.

@@ -11,9 +11,9 @@
 //! ```
 //!
 //! - [`assemble`]: bytes to lines, progress bars and previews; pure.
-//! - `queue`: what is captured and not stored: sequence numbers, byte accounting, overflow; pure.
-//! - `stream`, `shared`: the writing side, and the one lock between callers and sender.
-//! - `session`, `sender`, `backoff`: one stream to the server, their succession, the waits between.
+//! - `queue`, `item`: what is captured and not stored: sequence numbers, byte accounting, overflow; pure.
+//! - `stream`, `shared`, `state`: the writing side, the one lock between callers and sender, and what is behind it.
+//! - `session`, `ending`, `sender`, `backoff`: one stream to the server, how it ends, their succession, the waits between.
 //!
 //! # What is promised
 //!
@@ -32,11 +32,14 @@ pub mod assemble;
 mod backoff;
 mod client;
 mod config;
+mod ending;
 mod entry;
+mod item;
 mod queue;
 mod sender;
 mod session;
 mod shared;
+mod state;
 mod stats;
 mod stream;
 

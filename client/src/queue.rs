@@ -14,99 +14,7 @@ use std::mem;
 use flowforge_proto::v1;
 
 use crate::entry::{ENTRY_OVERHEAD_BYTES, Entry};
-
-/// Lines given up, which one entry of the log stands for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Run {
-    /// Sequence numbers covered.
-    pub(crate) lines: u64,
-    /// Message bytes lost with them.
-    pub(crate) bytes: u64,
-    /// How many of the lines the server has been told are lost. The others were sent as themselves before they were
-    /// dropped here, so an ack may yet prove that they arrived. Which ones is not kept: where a run is cut, the told ones
-    /// count as the first. So what is counted as dropped may be too much by lines that arrived after all, never too little.
-    announced: u64,
-    time_unix_nano: i64,
-}
-
-#[derive(Debug)]
-enum Body {
-    Line(Entry),
-    Run(Run),
-}
-
-#[derive(Debug)]
-struct Item {
-    first_seq: u64,
-    body: Body,
-}
-
-impl Item {
-    fn lines(&self) -> u64 {
-        match &self.body {
-            Body::Line(_) => 1,
-            Body::Run(run) => run.lines,
-        }
-    }
-
-    fn last_seq(&self) -> u64 {
-        self.first_seq + self.lines() - 1
-    }
-
-    fn cost(&self) -> usize {
-        match &self.body {
-            Body::Line(entry) => entry.cost(),
-            Body::Run(_) => ENTRY_OVERHEAD_BYTES,
-        }
-    }
-
-    fn wire_bytes(&self) -> usize {
-        match &self.body {
-            Body::Line(entry) => entry.wire_bytes(),
-            Body::Run(_) => ENTRY_OVERHEAD_BYTES,
-        }
-    }
-
-    /// This item as a dropped run.
-    fn into_run(self) -> Run {
-        match self.body {
-            Body::Run(run) => run,
-            Body::Line(entry) => {
-                Run { lines: 1, bytes: entry.message.len() as u64, announced: 0, time_unix_nano: entry.time_unix_nano }
-            }
-        }
-    }
-}
-
-impl Run {
-    fn join(mut self, later: Self) -> Self {
-        self.lines += later.lines;
-        self.bytes += later.bytes;
-        self.announced += later.announced;
-        self
-    }
-
-    /// Takes the first `count` lines away; returns (lines, bytes) that the server turns out to have as lines after all.
-    fn trim(&mut self, count: u64) -> (u64, u64) {
-        let rescued = count.saturating_sub(self.announced);
-        // Single sizes are not kept, so a cut in the middle of a run shares its bytes out evenly.
-        let share = |lines: u64| (u128::from(self.bytes) * u128::from(lines) / u128::from(self.lines)) as u64;
-        let (cut, rescued_bytes) = (share(count), share(rescued));
-        self.announced = self.announced.saturating_sub(count);
-        self.lines -= count;
-        self.bytes -= cut;
-        (rescued, rescued_bytes)
-    }
-
-    fn to_wire(self) -> v1::LogEntry {
-        v1::LogEntry {
-            time_unix_nano: self.time_unix_nano,
-            stream: v1::Stream::System as i32,
-            dropped: Some(v1::Dropped { lines: self.lines, bytes: self.bytes }),
-            ..v1::LogEntry::default()
-        }
-    }
-}
+use crate::item::{Body, Item, Run};
 
 /// How much of the queue one batch may take.
 #[derive(Debug, Clone, Copy)]
@@ -317,6 +225,7 @@ impl Queue {
             });
             self.sent.push_back(item);
         }
+        release(&mut self.unsent);
         Some(v1::LogBatch { first_seq, entries })
     }
 
@@ -333,6 +242,7 @@ impl Queue {
                 }
             }
         }
+        release(&mut self.sent);
         self.first_seq() != before
     }
 
@@ -478,6 +388,14 @@ impl Queue {
     fn push_sent_back(&mut self, item: Item) {
         self.bytes += item.cost();
         self.sent.push_back(item);
+    }
+}
+
+/// Gives the memory of a backlog back once it is gone.
+fn release(deque: &mut VecDeque<Item>) {
+    const KEPT_ITEMS: usize = 4096;
+    if deque.is_empty() && deque.capacity() > KEPT_ITEMS {
+        deque.shrink_to(KEPT_ITEMS);
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tonic::transport::Endpoint;
 
 use crate::backoff::Backoff;
-use crate::session::{self, SessionEnd};
+use crate::ending::SessionEnd;
+use crate::session;
 use crate::shared::{EndGuard, Shared};
 use crate::stats::End;
 

@@ -18,6 +18,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::assemble::FRAME_INTERVAL;
 use crate::config::Command;
+use crate::ending::{SessionEnd, classify_opening, describe, innermost, refused_seq, retry};
 use crate::queue::BatchLimits;
 use crate::shared::{BATCH_BYTES, DEFAULT_MAX_LINE_BYTES, Shared};
 
@@ -30,31 +31,6 @@ const DEFAULT_MAX_MESSAGE_BYTES: usize = 4 << 20;
 const MESSAGE_OVERHEAD_BYTES: usize = 256;
 /// A stream that lived so long counts as progress, also when its producer had nothing to say.
 const LONG_LIVED: Duration = Duration::from_secs(10);
-
-/// Why a stream ended, and what follows from it.
-#[derive(Debug)]
-pub(crate) enum SessionEnd {
-    /// The Close is stored.
-    Closed,
-    /// Another stream is this producer now.
-    Fenced(String),
-    /// Saying the same again cannot help.
-    Refused(String),
-    /// Say Hello again.
-    Retry {
-        reason: String,
-        /// The server took something: it is well.
-        progress: bool,
-        /// The cause is removed: no need to wait.
-        at_once: bool,
-        /// The server took offence at something that is not one line.
-        refused: bool,
-    },
-}
-
-fn retry(reason: impl Into<String>) -> SessionEnd {
-    SessionEnd::Retry { reason: reason.into(), progress: false, at_once: false, refused: false }
-}
 
 /// Runs one stream to its end.
 pub(crate) async fn run(shared: &Shared, endpoint: &Endpoint) -> SessionEnd {
@@ -106,41 +82,8 @@ fn hello(shared: &Shared) -> v1::Hello {
     }
 }
 
-/// Before Welcome only the Hello can be at fault, and it will not change.
-fn classify_opening(status: &Status) -> SessionEnd {
-    match status.code() {
-        Code::Aborted => SessionEnd::Fenced(describe(status)),
-        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => SessionEnd::Refused(describe(status)),
-        _ => retry(describe(status)),
-    }
-}
-
 fn request(message: Outgoing) -> v1::StreamLogsRequest {
     v1::StreamLogsRequest { message: Some(message) }
-}
-
-fn describe(status: &Status) -> String {
-    let detail = std::error::Error::source(status).map(innermost);
-    let message = if status.message().is_empty() { detail.unwrap_or_default() } else { status.message().to_owned() };
-    format!("{}: {message}", status.code().description())
-}
-
-/// The cause at the bottom says what happened ("Connection refused"); the layers above say "transport error".
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}
-
-/// The sequence number that a refusal names: "… seq 17 …".
-fn refused_seq(message: &str) -> Option<u64> {
-    message.match_indices("seq").find_map(|(at, word)| {
-        let rest = message[at + word.len()..].trim_start_matches([' ', '=', ':']);
-        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        rest[..digits].parse().ok()
-    })
 }
 
 /// What to do next.
@@ -369,17 +312,4 @@ impl<'a> Session<'a> {
 
 async fn reserve<T>(outbox: Option<mpsc::Sender<T>>) -> Option<mpsc::OwnedPermit<T>> {
     outbox?.reserve_owned().await.ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_refused_number_is_read_from_the_message() {
-        assert_eq!(refused_seq("entry with seq 17: level 99 is above 24"), Some(17));
-        assert_eq!(refused_seq("entry seq=4 is too large"), Some(4));
-        assert_eq!(refused_seq("the sequence is wrong at seq 9"), Some(9));
-        assert_eq!(refused_seq("no number at all"), None);
-    }
 }

@@ -151,7 +151,7 @@ mod tests {
         let (source, mut writer) = io::pipe().expect("a pipe");
         let source = OwnedFd::from(source);
         rustix::io::ioctl_fionbio(&source, true).expect("non-blocking");
-        writer.write_all(&[0; READ_BYTES]).expect("room in the pipe");
+        writer.write_all(&vec![0; READ_BYTES]).expect("room in the pipe");
         let (cut, mut count) = (CancellationToken::new(), 0);
         cut.cancel();
         let refill = |bytes: &[u8]| {

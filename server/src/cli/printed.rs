@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn lines_that_come_again_are_known_by_producer_and_number() {
         let mut printed = Printed::default();
-        let mut is_new = |printed: &mut Printed, producer: &str, seq: u64| {
+        let is_new = |printed: &mut Printed, producer: &str, seq: u64| {
             let json = format!(r#"{{"offset":1,"producer":"{producer}","seq":{seq}}}"#);
             printed.is_new(&serde_json::from_str(&json).expect("a line"))
         };

@@ -39,12 +39,11 @@ fn script(program: &str, args: &[OsString]) -> Option<String> {
             Some("m") => return args.get(at + 1).map(|module| module.to_string_lossy().into_owned()),
             // Program text, as in `sh -c` and `bash -ec`: no name in it.
             Some(flags) if flags.ends_with(['c', 'e']) && !flags.starts_with('-') => return None,
-            Some(_) => {}
             // Behind other flags, a word may be the value of one (`-W ignore`) and is taken for a script by its look.
             None if at == 0 || Path::new(arg).extension().is_some() => {
                 return Path::new(arg).file_stem().map(OsStr::to_string_lossy).map(Into::into);
             }
-            None => {}
+            _ => {}
         }
     }
     None

@@ -1,0 +1,74 @@
+//! How a stream to the server comes to its end, and what the server's status means.
+
+use tonic::{Code, Status};
+
+/// Why a stream ended, and what follows from it.
+#[derive(Debug)]
+pub(crate) enum SessionEnd {
+    /// The Close is stored.
+    Closed,
+    /// Another stream is this producer now.
+    Fenced(String),
+    /// Saying the same again cannot help.
+    Refused(String),
+    /// Say Hello again.
+    Retry {
+        reason: String,
+        /// The server took something: it is well.
+        progress: bool,
+        /// The cause is removed: no need to wait.
+        at_once: bool,
+        /// The server took offence at something that is not one line.
+        refused: bool,
+    },
+}
+
+pub(crate) fn retry(reason: impl Into<String>) -> SessionEnd {
+    SessionEnd::Retry { reason: reason.into(), progress: false, at_once: false, refused: false }
+}
+
+/// Before Welcome only the Hello can be at fault, and it will not change.
+pub(crate) fn classify_opening(status: &Status) -> SessionEnd {
+    match status.code() {
+        Code::Aborted => SessionEnd::Fenced(describe(status)),
+        Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => SessionEnd::Refused(describe(status)),
+        _ => retry(describe(status)),
+    }
+}
+
+pub(crate) fn describe(status: &Status) -> String {
+    let detail = std::error::Error::source(status).map(innermost);
+    let message = if status.message().is_empty() { detail.unwrap_or_default() } else { status.message().to_owned() };
+    format!("{}: {message}", status.code().description())
+}
+
+/// The cause at the bottom says what happened ("Connection refused"); the layers above say "transport error".
+pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+/// The sequence number that a refusal names: "… seq 17 …".
+pub(crate) fn refused_seq(message: &str) -> Option<u64> {
+    message.match_indices("seq").find_map(|(at, word)| {
+        let rest = message[at + word.len()..].trim_start_matches([' ', '=', ':']);
+        let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        rest[..digits].parse().ok()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refused_number_is_read_from_the_message() {
+        assert_eq!(refused_seq("entry with seq 17: level 99 is above 24"), Some(17));
+        assert_eq!(refused_seq("entry seq=4 is too large"), Some(4));
+        assert_eq!(refused_seq("the sequence is wrong at seq 9"), Some(9));
+        assert_eq!(refused_seq("no number at all"), None);
+    }
+}
