@@ -3,7 +3,15 @@
 //! Everything here is generated from `flowforge/logs/v1/logs.proto`, whose comments are the protocol's specification.
 
 /// Messages and service of `flowforge.logs.v1`.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, rust_2018_idioms)]
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::pedantic,
+    rust_2018_idioms,
+    rustdoc::broken_intra_doc_links,
+    rustdoc::bare_urls
+)]
 pub mod v1 {
     tonic::include_proto!("flowforge.logs.v1");
 }

@@ -8,7 +8,7 @@
 //! - [`checker`] compares the journals with the store and names the first broken promise.
 //!
 //! What is expected comes from the generators' journals, never from the product: the text of a line is a function of its
-//! generator's tag and its sequence number ([`line`]). A producer needs only an address and a viewer only a URL, so that a
+//! generator's tag and its sequence number ([`mod@line`]). A producer needs only an address and a viewer only a URL, so that a
 //! generator may feed several servers, and viewers of several servers may be checked against one store.
 
 pub mod checker;

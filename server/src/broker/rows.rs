@@ -29,8 +29,7 @@ fn system_line(now_ms: i64, level: u8, message: String, fields: &Value) -> NewLi
 /// Lines that the client says it gave up: `fields.dropped`.
 pub fn dropped(now_ms: i64, first_seq: u64, run: DroppedRun) -> NewLine {
     let last_seq = first_seq + run.lines - 1;
-    let message =
-        format!("{} lines ({} bytes) were dropped by the producer: its buffer was full", run.lines, run.bytes);
+    let message = format!("{} ({} bytes) dropped by the producer: its buffer was full", count(run.lines), run.bytes);
     let fields =
         json!({"dropped": {"lines": run.lines, "bytes": run.bytes, "first_seq": first_seq, "last_seq": last_seq}});
     NewLine { dropped: Some(run), ..system_line(now_ms, WARN, message, &fields) }
@@ -39,7 +38,7 @@ pub fn dropped(now_ms: i64, first_seq: u64, run: DroppedRun) -> NewLine {
 /// Lines that the producer no longer has and the server never got: `fields.gap`.
 pub fn gap(now_ms: i64, first_seq: u64, last_seq: u64) -> NewLine {
     let lines = last_seq - first_seq + 1;
-    let message = format!("{lines} lines are missing: the producer no longer had them");
+    let message = format!("{} missing: the producer no longer had them", count(lines));
     let fields = json!({"gap": {"lines": lines, "first_seq": first_seq, "last_seq": last_seq}});
     NewLine { dropped: Some(DroppedRun { lines, bytes: 0 }), ..system_line(now_ms, WARN, message, &fields) }
 }
@@ -48,9 +47,13 @@ pub fn gap(now_ms: i64, first_seq: u64, last_seq: u64) -> NewLine {
 pub fn end(now_ms: i64, end: &EndInfo) -> NewLine {
     let exit = end.exit_code.map_or_else(String::new, |code| format!(", exit code {code}"));
     let lost = if end.dropped == 0 { String::new() } else { format!(", {} lost", end.dropped) };
-    let message = format!("task {}{exit}, {} lines{lost}", end.status.name(), end.lines);
+    let message = format!("task {}{exit}, {}{lost}", end.status.name(), count(end.lines));
     let level = if end.status == TaskStatus::Succeeded { INFO } else { ERROR };
     system_line(now_ms, level, message, &json!({ "end": end }))
+}
+
+fn count(lines: u64) -> String {
+    if lines == 1 { "1 line".to_owned() } else { format!("{lines} lines") }
 }
 
 /// Reads an end row back.

@@ -1,7 +1,7 @@
 //! Configuration: defaults, then `config.yaml`, then `FLOWFORGE__SECTION__KEY` from the environment.
 //!
 //! One struct a section; the defaults are here, and `config.yaml` documents every key with its default (a test holds the two
-//! equal). Loading reports all problems at once, each with its place ([`load`]).
+//! equal). Loading reports all problems at once, each with its place (`load`).
 
 mod load;
 mod units;

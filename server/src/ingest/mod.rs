@@ -2,7 +2,7 @@
 //!
 //! Input: one producer's stream. Output: batches appended to the broker, acks sent back.
 //!
-//! Invariants: nothing reaches the broker unchecked ([`validate`]). An ack repeats what the broker says is stored, never
+//! Invariants: nothing reaches the broker unchecked (`validate`). An ack repeats what the broker says is stored, never
 //! more. Back-pressure is not reading: before each message the broker must admit the tenant.
 //!
 //! Failure: a broken rule ends the stream with the status that `logs.proto` names; what was accepted before stays accepted.

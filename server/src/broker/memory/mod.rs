@@ -1,7 +1,7 @@
 //! The embedded broker: everything in this process's memory.
 //!
 //! What it holds is lost with the process. That costs no line that was acked, because an ack means stored: after a restart
-//! each running task begins a new epoch at its last stored offset ([`load`]), and its producers send the rest again.
+//! each running task begins a new epoch at its last stored offset (`load`), and its producers send the rest again.
 //!
 //! Locks, in the order in which they may be taken: task map → task state → queue or feed. None is held across an await.
 

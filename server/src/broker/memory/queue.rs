@@ -1,6 +1,6 @@
 //! Batches between append and store, in this process's memory.
 //!
-//! Bounded: past its mark, [`Queue::admit`] does not return, and ingest stops reading. What was admitted is never dropped;
+//! Bounded: past its mark, `Queue::admit` does not return, and ingest stops reading. What was admitted is never dropped;
 //! it is lost with the process, which is why an ack means stored.
 
 use std::collections::{HashMap, VecDeque};
