@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let seconds = start.elapsed().as_secs_f64();
         waits.sort_unstable();
         println!(
-            "round {round}: {PUTS} puts at once in {seconds:.3} s, {:.0} puts/s; half were done after {:.0?}, all after {:.0?}",
+            "round {round}: {PUTS} puts at once in {seconds:.3} s, {:.0} puts/s; half took {:.0?}, the last {:.0?}",
             PUTS as f64 / seconds,
             waits[waits.len() / 2],
             waits[waits.len() - 1],

@@ -41,7 +41,7 @@ macro_rules! store_contract {
                 tasks: record_comes_back, versions, insert_before_record, paging_with_equal_times, filters,
                     text_is_literal;
                 retention: nothing_to_delete, a_prefix_goes, everything_goes, nothing_comes_back,
-                    tasks_are_counted, many_lines;
+                    producers_of_earlier_attempts_go, tasks_are_counted, many_lines;
                 load: thousand_tasks_in_one_insert, writers_and_readers_at_once, migrate_again, healthy;
                 model: random_histories;
             );

@@ -69,7 +69,8 @@ pub struct LastStored {
     pub end: u64,
     /// `created_at_ms` of the newest row ever inserted; 0 if none.
     pub created_at_ms: i64,
-    /// The highest stored sequence number of each producer.
+    /// The highest stored sequence number of each producer. Once retention has deleted every line of a task that has a
+    /// record, only the producers that the record names are left.
     pub producers: Vec<(ProducerId, u64)>,
 }
 

@@ -23,8 +23,8 @@ pub struct TaskRecord {
     pub attempt: u32,
     /// The last offset before this attempt began.
     pub attempt_base: u64,
-    /// Lines of this attempt known to be lost: dropped by a client, or a gap. Non-zero at the latest when the row that says
-    /// so is inserted; after a crash it is counted anew from those rows.
+    /// Lines of this attempt known to be lost: dropped by a client, or a gap. The rows that say so are the truth: after a crash
+    /// it is counted anew from them.
     pub dropped: u64,
     /// How it stands.
     pub status: TaskStatus,

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use flowforge_storage::contract::sample::{insert, key, last, line, lines, offsets, read_all, record};
 use flowforge_storage::sqlite::SqliteOptions;
-use flowforge_storage::{ErrorKind, LogRecord, LogStore, SqliteStore, StoreError, TaskLines};
+use flowforge_storage::{
+    ErrorKind, LogRecord, LogStore, ReadQuery, SqliteStore, StoreError, Stream, StreamSet, TaskLines,
+};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions, Connection};
 use tempfile::TempDir;
@@ -225,6 +227,22 @@ async fn database_of_another_program() {
     shell(&path, "CREATE TABLE bookmarks (url TEXT)").await.close().await.unwrap();
     let message = refused(&path).await;
     assert!(message.contains("another program"), "{message}");
+}
+
+#[tokio::test]
+async fn database_of_the_first_version_is_upgraded() {
+    let folder = folder();
+    let path = folder.path().join("logs.db");
+    let store = open(&path).await.unwrap();
+    let system = LogRecord { stream: Stream::System, ..line(2) };
+    insert(&store, &key("t"), &[line(1), system.clone(), line(3)]).await;
+    store.close().await;
+    let first = "DROP INDEX lines_system; DELETE FROM _sqlx_migrations WHERE version > 1";
+    shell(&path, first).await.close().await.unwrap();
+    let store = open(&path).await.unwrap();
+    let mut query = ReadQuery::forward(1, 3, 10);
+    query.filter.streams = StreamSet::default().with(Stream::System);
+    assert_eq!(store.read(&key("t"), &query).await.unwrap().records, [system]);
 }
 
 #[tokio::test]

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::sample::{EPOCH, Random, begin_epoch, insert, key, last, line, read_all};
-use crate::{Direction, EpochStart, LogRecord, LogStore, ProducerId, ReadQuery, TaskKey};
+use super::sample::{EPOCH, Random, insert, key, last, line, named, read_all, record};
+use crate::{Direction, EpochStart, LogRecord, LogStore, ProducerId, ReadQuery, TaskKey, TaskRecord};
 
 const TASKS: usize = 4;
 const STEPS: u64 = 250;
+
+/// The one producer of three that every record names.
+const NAMED: ProducerId = ProducerId([1; 16]);
 
 /// What one task should hold.
 struct Model {
@@ -14,6 +17,8 @@ struct Model {
     /// Every line that counts, also those that retention deleted.
     lines: BTreeMap<u64, LogRecord>,
     floor: u64,
+    /// Up to here retention has deleted every line, and with them all producers but [`NAMED`].
+    forgotten: u64,
     current: EpochStart,
     version: u64,
     newest_ms: i64,
@@ -23,7 +28,7 @@ impl Model {
     fn new(task: usize) -> Self {
         let current = EpochStart { epoch: EPOCH, base: 0 };
         let task = key(&format!("task-{task}"));
-        Self { task, lines: BTreeMap::new(), floor: 1, current, version: 1, newest_ms: 0 }
+        Self { task, lines: BTreeMap::new(), floor: 1, forgotten: 0, current, version: 1, newest_ms: 0 }
     }
 
     fn end(&self) -> u64 {
@@ -36,7 +41,8 @@ impl Model {
 
     fn producers(&self) -> Vec<(ProducerId, u64)> {
         let mut highest = BTreeMap::new();
-        for line in self.lines.values() {
+        let is_known = |line: &&LogRecord| line.offset > self.forgotten || line.producer == NAMED;
+        for line in self.lines.values().filter(is_known) {
             let seq: &mut u64 = highest.entry(line.producer).or_default();
             *seq = line.seq.max(*seq);
         }
@@ -97,6 +103,9 @@ impl Model {
         let gone = kept.take_while(|(_, line)| line.created_at_ms < before_ms).count() as u64;
         if let Some((last, _)) = self.lines.range(self.floor..).take(gone as usize).last() {
             self.floor = last + 1;
+            if self.floor > self.end() {
+                self.forgotten = *last;
+            }
         }
         gone
     }
@@ -107,7 +116,7 @@ pub async fn random_histories(store: &dyn LogStore) {
     let mut random = Random::new(20_261_121);
     let mut models: Vec<_> = (0..TASKS).map(Model::new).collect();
     for model in &models {
-        begin_epoch(store, &model.task, model.version, model.current).await;
+        put(store, model).await;
     }
     for clock in 1..=STEPS as i64 {
         let model = &mut models[random.below(TASKS as u64) as usize];
@@ -117,7 +126,7 @@ pub async fn random_histories(store: &dyn LogStore) {
             6 => insert(store, &model.task, &model.stale(&mut random)).await,
             7 => {
                 model.raise_epoch(&mut random);
-                begin_epoch(store, &model.task, model.version, model.current).await;
+                put(store, model).await;
             }
             8 if clock % 3 == 0 => {
                 let before_ms = clock - random.below(100) as i64;
@@ -130,6 +139,12 @@ pub async fn random_histories(store: &dyn LogStore) {
             check(store, model, clock).await;
         }
     }
+}
+
+async fn put(store: &dyn LogStore, model: &Model) {
+    let epochs = vec![EpochStart { epoch: EPOCH, base: 0 }, model.current];
+    let record = TaskRecord { version: model.version, epochs, producers: vec![named(NAMED)], ..record(&model.task) };
+    store.put_task(&record).await.expect("put_task");
 }
 
 async fn check(store: &dyn LogStore, model: &Model, step: i64) {

@@ -1,7 +1,7 @@
 //! Deleting by time. In these cases `created_at_ms` is the offset, unless said.
 
-use super::sample::{PRODUCER, insert, key, last, line, lines, offsets, read_all, record};
-use crate::{Deleted, LastStored, LogFilter, LogRecord, LogStore, ReadQuery, TaskKey};
+use super::sample::{PRODUCER, insert, key, last, line, lines, named, offsets, read_all, record};
+use crate::{Deleted, LastStored, LogFilter, LogRecord, LogStore, ProducerId, ReadQuery, TaskKey, TaskRecord};
 
 async fn delete(store: &dyn LogStore, before_ms: i64) -> Deleted {
     store.delete_before(before_ms).await.expect("delete_before")
@@ -33,10 +33,10 @@ pub async fn a_prefix_goes(store: &dyn LogStore) {
     assert_eq!(delete(store, 4).await, Deleted { lines: 0, tasks: 0, oldest_ms: Some(4) });
 }
 
-/// Record, end and sequence numbers outlive the lines, and the task goes on.
+/// Record, end and the current producers' sequence numbers outlive the lines, and the task goes on.
 pub async fn everything_goes(store: &dyn LogStore) {
     let task = key("t");
-    store.put_task(&record(&task)).await.expect("put_task");
+    store.put_task(&TaskRecord { producers: vec![named(PRODUCER)], ..record(&task) }).await.expect("put_task");
     insert(store, &task, &lines(1..=10)).await;
     assert_eq!(delete(store, i64::MAX).await, Deleted { lines: 10, tasks: 1, oldest_ms: None });
     assert_eq!(offsets(store, &task).await, [0; 0]);
@@ -59,6 +59,28 @@ pub async fn nothing_comes_back(store: &dyn LogStore) {
     insert(store, &task, &lines(1..=12)).await;
     assert_eq!(offsets(store, &task).await, [0; 0]);
     assert_eq!(delete(store, i64::MAX).await, Deleted::default());
+}
+
+/// A task id used again and again does not keep its producers for ever: with the last line go all but those of the
+/// record.
+pub async fn producers_of_earlier_attempts_go(store: &dyn LogStore) {
+    let (task, without_record) = (key("t"), key("without-record"));
+    let earlier = ProducerId([0xab; 16]);
+    let of_earlier = |line: LogRecord| LogRecord { producer: earlier, seq: line.seq * 10, ..line };
+    let records = [lines(1..=4).into_iter().map(of_earlier).collect(), lines(5..=9)].concat();
+    insert(store, &task, &records).await;
+    insert(store, &without_record, &records).await;
+    let silent = ProducerId([0xcd; 16]);
+    let current = TaskRecord { attempt: 2, producers: vec![named(silent), named(PRODUCER)], ..record(&task) };
+    store.put_task(&current).await.expect("put_task");
+    delete(store, 9).await;
+    let before = LastStored { end: 9, created_at_ms: 9, producers: vec![(PRODUCER, 9), (earlier, 40)] };
+    assert_eq!(last(store, &task).await, before, "a line is left");
+    delete(store, i64::MAX).await;
+    assert_eq!(last(store, &task).await, LastStored { producers: vec![(PRODUCER, 9)], ..before.clone() });
+    assert_eq!(last(store, &without_record).await, before, "who is over is not known");
+    insert(store, &task, &[LogRecord { producer: earlier, seq: 1, ..line(10) }]).await;
+    assert_eq!(last(store, &task).await.producers, [(PRODUCER, 9), (earlier, 1)]);
 }
 
 /// Only those that lost lines.

@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use bytes::Bytes;
 
 use crate::{
-    EpochStart, LastStored, LogRecord, LogStore, ProducerId, ReadQuery, Stream, TaskKey, TaskLines, TaskRecord,
-    TaskStatus,
+    EpochStart, LastStored, LogRecord, LogStore, ProducerId, ProducerRecord, ReadQuery, Stream, TaskKey, TaskLines,
+    TaskRecord, TaskStatus,
 };
 
 /// The epoch of [`line()`].
@@ -70,6 +70,11 @@ pub fn record(task: &TaskKey) -> TaskRecord {
         epochs: vec![EpochStart { epoch: EPOCH, base: 0 }],
         producers: Vec::new(),
     }
+}
+
+/// An open producer, as a record names it.
+pub fn named(id: ProducerId) -> ProducerRecord {
+    ProducerRecord { id: id.to_string(), owner: true, outcome: None }
 }
 
 /// Puts a record whose newest epoch is this.

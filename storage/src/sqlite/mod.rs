@@ -4,12 +4,14 @@
 //!
 //! Invariants:
 //!
-//! - One process owns the file; a lock on `<path>.lock` says so. Inside of it one connection writes (`writer`) and a small
-//!   pool reads; in WAL mode neither waits for the other.
-//! - A commit is on the disk (`synchronous=FULL`) before `insert` returns.
+//! - One process owns the file; a lock on `<path>.lock` says so. Inside of it one connection writes (`writer`) and a
+//!   few read (`readers`); in WAL mode neither waits for the other.
+//! - A commit is on the disk (`synchronous=FULL`) before `insert` or `put_task` returns; records that are put at the
+//!   same time share one (`puts`).
 //! - The table holds only lines that count: rows of an older epoch above the base are dropped at insert, and deleted when
 //!   the record that makes them stale is put (`rollback`). So a read needs no rule.
 //! - Retention deletes from the start of a task only, and nothing below its floor comes back.
+//! - No read keeps others from a connection for longer than a page or a window of lines takes (`read`).
 //!
 //! Failure: what a row itself is to blame for is `Rejected`, everything else `Unavailable`; a transaction that did not end
 //! cleanly costs its connection, never the store.
@@ -20,9 +22,12 @@
 mod batch;
 mod error;
 mod insert;
+mod last;
 mod open;
 mod plan;
+mod puts;
 mod read;
+mod readers;
 mod retention;
 mod rollback;
 mod row;
@@ -37,7 +42,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::{Connection, SqlitePool};
+use sqlx::Connection;
 
 use crate::error::StoreError;
 use crate::key::TaskKey;
@@ -46,6 +51,9 @@ use crate::record::TaskLines;
 use crate::store::{Deleted, LastStored, LogStore};
 use crate::task::{StoredTask, TaskRecord};
 
+use error::failed;
+use puts::Puts;
+use readers::Readers;
 use writer::Writer;
 
 /// How a [`SqliteStore`] is opened.
@@ -55,7 +63,8 @@ pub struct SqliteOptions {
     pub path: PathBuf,
     /// How long a write waits for a lock that someone else (a backup, a shell) holds on the file before it fails.
     pub busy_timeout: Duration,
-    /// Connections that read, at least 1: so many reads run at once, others wait.
+    /// Connections that read lines, at least 1: so many reads run at once, others wait. Reads with a filter get half of
+    /// them at most. What a producer needs to begin does not wait for them.
     pub read_connections: u32,
 }
 
@@ -69,7 +78,8 @@ impl SqliteOptions {
 /// A [`LogStore`] in one SQLite file.
 pub struct SqliteStore {
     writer: Writer,
-    readers: SqlitePool,
+    puts: Puts,
+    readers: Readers,
     busy_timeout: Duration,
     /// Held for as long as the store is open: the file is ours.
     lock: Mutex<Option<File>>,
@@ -83,9 +93,9 @@ impl SqliteStore {
         let lock = open::claim(&path)?;
         let connect = open::connect_options(&path, busy_timeout);
         let conn = open::first_connection(&connect, &path).await?;
-        let readers = open::read_pool(&connect, read_connections);
+        let readers = Readers::new(&connect, read_connections);
         let writer = Writer::new(connect, path, conn);
-        Ok(Self { writer, readers, busy_timeout, lock: Mutex::new(Some(lock)) })
+        Ok(Self { writer, puts: Puts::default(), readers, busy_timeout, lock: Mutex::new(Some(lock)) })
     }
 }
 
@@ -100,19 +110,21 @@ impl LogStore for SqliteStore {
     }
 
     async fn read(&self, task: &TaskKey, query: &ReadQuery) -> Result<Page, StoreError> {
-        read::read(&self.readers, task, query).await
+        let page = read::read(&self.readers, task, query).await;
+        page.map_err(|error| failed("cannot read lines from the SQLite database", error))
     }
 
     async fn last(&self, task: &TaskKey) -> Result<Option<LastStored>, StoreError> {
-        read::last(&self.readers, task).await
+        let last = last::last(self.readers.lookups(), task).await;
+        last.map_err(|error| failed("cannot read the end of a task from the SQLite database", error))
     }
 
     async fn put_task(&self, record: &TaskRecord) -> Result<(), StoreError> {
-        task::put(&self.writer, record).await
+        self.puts.put(&self.writer, record).await
     }
 
     async fn task(&self, task: &TaskKey) -> Result<Option<StoredTask>, StoreError> {
-        task::get(&self.readers, task).await
+        task::get(self.readers.lookups(), task).await
     }
 
     async fn tasks(
@@ -121,7 +133,7 @@ impl LogStore for SqliteStore {
         after: Option<&TaskCursor>,
         limit: usize,
     ) -> Result<TaskPage, StoreError> {
-        task_list::list(&self.readers, filter, after, limit).await
+        task_list::list(self.readers.pages(), filter, after, limit).await
     }
 
     async fn delete_before(&self, before_ms: i64) -> Result<Deleted, StoreError> {

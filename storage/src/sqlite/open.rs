@@ -5,10 +5,8 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::sqlite::{
-    SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, SqlitePool};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 
 use super::error::{misconfigured, opening};
 use super::{batch, schema};
@@ -23,9 +21,6 @@ const WAL_KEPT_BYTES: &str = "67108864";
 /// Pages written to the WAL (64 MiB of them) before they are moved into the database file. With many tasks each insert
 /// rewrites the same last page of each; the more inserts share one move, the better: 1.3 times the rate of 4000 pages.
 const CHECKPOINT_PAGES: &str = "16000";
-
-/// A read that gets no connection for so long has failed.
-const READ_WAIT: Duration = Duration::from_secs(30);
 
 /// Rows that may wait between SQLite's thread and the reader: the memory of a read beside its page.
 const ROWS_AHEAD: usize = 256;
@@ -122,14 +117,4 @@ async fn refuse_foreign(conn: &mut SqliteConnection, path: &Path) -> Result<(), 
     }
     let context = format!("{} is a database of another program. Set sqlite.path to another file", path.display());
     Err(misconfigured(context, "it holds tables, but none of flowforge"))
-}
-
-/// Connections are made on demand, and may not write.
-pub(super) fn read_pool(options: &SqliteConnectOptions, connections: u32) -> SqlitePool {
-    SqlitePoolOptions::new()
-        .max_connections(connections.max(1))
-        .acquire_timeout(READ_WAIT)
-        .idle_timeout(None)
-        .max_lifetime(None)
-        .connect_lazy_with(options.clone().pragma("query_only", "ON"))
 }

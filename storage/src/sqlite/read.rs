@@ -1,9 +1,9 @@
 //! Reading lines.
 //!
-//! A read without a filter is one statement, kept short by its limit. One with a filter may have to pass over all lines of
-//! a task: it goes from window to window, each a statement and a snapshot of its own, as pages are. Between two windows
-//! others get the connection, and a read that nobody waits for any more ends there. Lines of the system alone have an
-//! index, so that they need no windows.
+//! A read without a filter is one statement, kept short by its limit. One with a filter may have to pass over all lines
+//! of a task: it goes from window to window, each a statement and a snapshot of its own, as pages are. Between two
+//! windows others get the connection, and a read that nobody waits for any more ends there. Lines of the system alone
+//! have an index, so that they need no windows.
 
 use futures_util::TryStreamExt;
 use sqlx::Row;
@@ -25,8 +25,8 @@ const WINDOW_BYTES: usize = 8 << 20;
 /// SQLite's "no limit".
 const UNLIMITED: i64 = -1;
 
-/// Level and stream are tested in SQL, so that rows that cannot match never leave SQLite's thread. The values: key, first,
-/// last, least level, what level 0 counts as, limit, and what `$streams` needs.
+/// Level and stream are tested in SQL, so that rows that cannot match never leave SQLite's thread. The values: key,
+/// first, last, least level, what level 0 counts as, limit, and what `$streams` needs.
 macro_rules! select_lines {
     ($index:literal, $streams:literal, $order:literal) => {
         concat!(
@@ -55,9 +55,10 @@ const SYSTEM_BACKWARD: &str = select_lines!("INDEXED BY lines_system", "stream =
 
 /// One page. See [`LogStore::read`](crate::LogStore::read).
 pub(super) async fn read(readers: &Readers, task: &TaskKey, query: &ReadQuery) -> SqlResult<Page> {
-    if is_scan(&query.filter) {
-        return scan(readers, task, query).await;
-    }
+    if is_scan(&query.filter) { scan(readers, task, query).await } else { one_page(readers, task, query).await }
+}
+
+async fn one_page(readers: &Readers, task: &TaskKey, query: &ReadQuery) -> SqlResult<Page> {
     let mut conn = readers.pages().acquire().await?;
     let Some(range) = Range::of(&mut conn, task, query).await? else { return Ok(Page::default()) };
     let mut filling = Filling::new(query, range);
@@ -147,8 +148,8 @@ impl<'q> Filling<'q> {
         Self { query, limit: query.limit.max(1), rest: range, records: Vec::new(), bytes: 0, is_full: false }
     }
 
-    /// Reads on through `part`, the next of the rest. Rows come a few at a time, and the statement stops when the page is
-    /// full or many bytes were searched.
+    /// Reads on through `part`, the next of the rest. Rows come a few at a time, and the statement stops when the page
+    /// is full or many bytes were searched.
     async fn read(&mut self, conn: &mut SqliteConnection, part: Range) -> SqlResult<()> {
         let ReadQuery { direction, filter, .. } = self.query;
         let is_system_only = is_system_only(filter);

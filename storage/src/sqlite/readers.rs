@@ -4,8 +4,8 @@
 //!
 //! - **Lookups** (the end or the record of one task) have connections of their own: a producer that begins needs them.
 //! - **Pages** end after the lines that were asked for; any connection will do.
-//! - **Scans** pass over lines that nobody asked for, in windows. At most half of the connections do so at once, and a scan
-//!   lets go of its connection after each window, so that many of them take turns.
+//! - **Scans** pass over lines that nobody asked for, in windows. At most half of the connections do so at once, and a
+//!   scan lets go of its connection after each window, so that many of them take turns.
 
 use std::time::Duration;
 

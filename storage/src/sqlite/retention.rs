@@ -97,8 +97,23 @@ async fn delete_prefix(conn: &mut SqliteConnection, task_key: i64, before_ms: i6
             .execute(&mut *conn)
             .await?;
     }
-    sqlx::query(OLDEST).bind(task_key).execute(conn).await?;
+    sqlx::query(OLDEST).bind(task_key).execute(&mut *conn).await?;
+    if deleted > 0 {
+        forget_producers(conn, task_key).await?;
+    }
     Ok(deleted)
+}
+
+/// A task whose id is used again and again has new producers each time. When no line is left, those that its record
+/// does not name are over.
+async fn forget_producers(conn: &mut SqliteConnection, task_key: i64) -> SqlResult<()> {
+    const SQL: &str = r#"DELETE FROM task_producers WHERE task_key = ?1
+        AND (SELECT floor > "end" FROM tasks WHERE task_key = ?1)
+        AND EXISTS (SELECT 1 FROM task_records WHERE task_key = ?1)
+        AND lower(hex(producer)) NOT IN (SELECT lower(named.value ->> 'id')
+            FROM task_records AS r, json_each(r.producers) AS named WHERE r.task_key = ?1)"#;
+    sqlx::query(SQL).bind(task_key).execute(conn).await?;
+    Ok(())
 }
 
 /// Offset of the last line to go; `None` if the first one stays.

@@ -13,8 +13,10 @@ use super::error::{misconfigured, opening};
 use crate::error::StoreError;
 
 /// Every version, oldest first. A released file never changes: its checksum is stored in every database.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "lines and tasks", include_str!("../../migrations/sqlite/0001_lines_and_tasks.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "lines and tasks", include_str!("../../migrations/sqlite/0001_lines_and_tasks.sql")),
+    (2, "system lines", include_str!("../../migrations/sqlite/0002_system_lines.sql")),
+];
 
 /// Brings the database at `path` to the newest version. Each step is one transaction.
 pub(super) async fn migrate(conn: &mut SqliteConnection, path: &Path) -> Result<(), StoreError> {

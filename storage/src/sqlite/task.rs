@@ -8,7 +8,6 @@ use sqlx::{Row, SqlitePool};
 use super::batch::SqlResult;
 use super::error::{failed, rejected, unreadable};
 use super::rollback::{self, Stored};
-use super::writer::Writer;
 use crate::error::StoreError;
 use crate::key::TaskKey;
 use crate::task::{EpochStart, StoredTask, TaskRecord, TaskStatus};
@@ -24,15 +23,8 @@ macro_rules! record_columns {
 }
 pub(super) use record_columns;
 
-/// Writes the record. See [`LogStore::put_task`](crate::LogStore::put_task).
-pub(super) async fn put(writer: &Writer, record: &TaskRecord) -> Result<(), StoreError> {
-    check(record)?;
-    let mut tx = writer.begin().await?;
-    let outcome = write(tx.conn(), record).await;
-    tx.finish(outcome.map_err(|error| failed("cannot write a task record to the SQLite database", error))).await
-}
-
-fn check(record: &TaskRecord) -> Result<(), StoreError> {
+/// Rejects numbers that do not fit.
+pub(super) fn check(record: &TaskRecord) -> Result<(), StoreError> {
     let EpochStart { epoch, base } = record.epoch();
     let TaskRecord { version, attempt_base, dropped, .. } = *record;
     if [version, epoch, base, attempt_base, dropped].into_iter().any(|number| i64::try_from(number).is_err()) {
@@ -41,7 +33,8 @@ fn check(record: &TaskRecord) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn write(conn: &mut SqliteConnection, record: &TaskRecord) -> SqlResult<()> {
+/// Writes the record, unless the stored one has a higher version.
+pub(super) async fn write(conn: &mut SqliteConnection, record: &TaskRecord) -> SqlResult<()> {
     let stored = resolve(conn, &record.task).await?;
     if !upsert(conn, stored.task_key, record).await? {
         return Ok(());
