@@ -131,7 +131,7 @@ async fn throughput(args: &Args) -> Result<()> {
 }
 
 fn cost(before: &Usage, after: &Usage, lines: u64) {
-    let cpu = (after.cpu - before.cpu).as_secs_f64();
+    let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
     row("server CPU-s per million lines", &format!("{:.2}", cpu * 1e6 / lines.max(1) as f64));
     row("server RSS, peak", &format!("{} MiB, {} MiB", after.rss >> 20, after.peak_rss >> 20));
 }
