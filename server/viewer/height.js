@@ -45,6 +45,7 @@ export class Heights {
 
   /** @param {Source} source */
   layOut(source) {
+    if (this.measured.size > MAX_MEASURED) this.forget();
     const dirty = source.takeDirty();
     const count = source.count();
     let first = Math.min(this.blocks.length, count);
@@ -111,7 +112,6 @@ export class Heights {
     const [first, last] = [this.blockAt(placed[0]?.top ?? 0), this.blockAt(placed.at(-1)?.top ?? 0)];
     for (let block = first; block <= last; block++) this.layOutBlock(source, block);
     this.addUp(first);
-    if (this.measured.size > MAX_MEASURED) this.measured.clear();
     return true;
   }
 }

@@ -6,7 +6,7 @@ export function onKeys(actions) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const at = /** @type {HTMLElement} */ (event.target);
     const typing = at.closest("input, select, textarea") !== null;
-    if (typing && event.key === "Escape") at.blur();
+    if (typing && (event.key === "Escape" || event.key === "Enter")) at.blur();
     const action = actions[event.key];
     if (typing || !action || document.querySelector("dialog[open]")) return;
     event.preventDefault();

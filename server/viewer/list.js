@@ -85,8 +85,8 @@ export class List {
 
   /** The row is to be drawn anew. @param {Row} row */
   redraw(row) {
+    this.following = false;
     this.stale.add(row.key);
-    this.heights.measured.delete(row.key);
     this.changed();
   }
 

@@ -53,7 +53,7 @@ export class Log {
     this.floor = Math.max(this.floor, floor);
     this.end = Math.max(this.end, end);
     this.clearFrames();
-    this.dirty = "all";
+    this.voidRows();
   }
 
   live() {

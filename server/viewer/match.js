@@ -154,6 +154,7 @@ export class Match {
     if (before === undefined) return;
     const generation = this.generation;
     this.loading = true;
+    this.changed();
     try {
       const { lines } = await this.outside.fetch(before, FETCH_LINES);
       if (generation !== this.generation) return;

@@ -135,6 +135,7 @@ function classes({ fg, bg, bold, dim, italic, underline, inverse, strike }) {
   const on = Object.entries(names).filter(([, value]) => value).map(([name]) => name);
   if (fg !== null) on.push("fg");
   if (bg !== null) on.push("bg");
+  if (typeof fg === "string") on.push("fx");
   if (typeof fg === "number") on.push(`f${fg}`);
   if (typeof bg === "number") on.push(`b${bg}`);
   return on.join(" ");

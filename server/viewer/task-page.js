@@ -43,11 +43,12 @@ export class TaskPage {
     /** @type {Stream | undefined} */
     this.stream = undefined;
 
-    this.rows = new RowView({ href: (offset) => this.lineHref(offset), resized: (row) => this.resized(row) });
+    this.rows = new RowView({ href: (offset) => this.lineHref(offset), resized: (row) => this.list.redraw(row) });
     this.list = new List(byId("pane"), { render: (row) => this.rows.render(row), moved: () => this.moved() });
     this.filter = new FilterBar({ q: byId("q"), level: byId("level"), stream: byId("stream"), clear: byId("clear") }, () => this.open());
-    this.wrap = new Switch(byId("wrap"), "wrap", false, (on) => this.setWrap(on));
-    this.times = new Switch(byId("times"), "times", true, (on) => this.setTimes(on));
+    const isNarrow = matchMedia("(max-width: 760px)").matches;
+    this.wrap = new Switch(byId("wrap"), "wrap", isNarrow, (on) => this.setWrap(on));
+    this.times = new Switch(byId("times"), "times", !isNarrow, (on) => this.setTimes(on));
     byId("follow").addEventListener("click", () => this.toggleFollow());
     byId("jump").addEventListener("click", () => this.list.toEnd());
     byId("retry").addEventListener("click", () => this.stream?.wake());
@@ -167,12 +168,6 @@ export class TaskPage {
     this.list.changed();
   }
 
-  /** @param {import("./line.js").Row} row */
-  resized(row) {
-    this.list.leaveEnd();
-    this.list.redraw(row);
-  }
-
   // What the top says.
 
   /** @param {import("./stream.js").StreamState} state */
@@ -227,6 +222,7 @@ export class TaskPage {
     byId("pane").style.setProperty("--digits", String(String(source.end).length));
     byId("follow").setAttribute("aria-pressed", String(list.following));
     byId("jump").hidden = list.following || (fresh === 0 && this.end !== null);
+    if (source instanceof Match) set(byId("clear"), `${count(source.found, "match", "matches")}${source.complete ? "" : " so far"} · clear`);
     set(byId("jump"), fresh ? `↓ ${count(fresh, "new line", "new lines")}` : "↓ follow");
     if (this.end === null) set(byId("summary"), summary(this.task, null, Math.max(this.task?.end ?? 0, source.end)));
   }

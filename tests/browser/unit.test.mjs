@@ -1,0 +1,108 @@
+// The viewer's parsers, without a browser: node --test tests/browser/unit.test.mjs
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { parse } from "../../server/viewer/ansi.js";
+import { SseParser } from "../../server/viewer/sse.js";
+
+const text = (input) => parse(input).pieces.map((piece) => piece.text).join("");
+const only = (input) => {
+  const { pieces } = parse(input);
+  assert.equal(pieces.length, 1, JSON.stringify(pieces));
+  return pieces[0];
+};
+
+test("text without sequences is one piece", () => {
+  assert.deepEqual(parse("a\tb"), { pieces: [{ text: "a\tb", style: null, href: null }], more: false });
+  assert.deepEqual(parse(""), { pieces: [], more: false });
+});
+
+test("styles", () => {
+  const cases = [
+    ["\x1b[31mx", { fg: 1 }],
+    ["\x1b[97;100mx", { fg: 15, bg: 8 }],
+    ["\x1b[1;3;4;7mx", { bold: true, italic: true, underline: true, inverse: true }],
+    ["\x1b[1;2m\x1b[22;9mx", { strike: true }],
+    ["\x1b[38;5;9mx", { fg: 9 }],
+    ["\x1b[38;5;208mx", { fg: "#ff8700" }],
+    ["\x1b[48;5;232mx", { bg: "#080808" }],
+    ["\x1b[38;2;1;2;3;1mx", { fg: "#010203", bold: true }],
+    ["\x1b[38:2::1:2:3mx", { fg: "#010203" }],
+    ["\x1b[38:2:1:2:3mx", { fg: "#010203" }],
+  ];
+  const plain = { fg: null, bg: null, bold: false, dim: false, italic: false, underline: false, inverse: false, strike: false };
+  for (const [input, expected] of cases) assert.deepEqual(only(input).style, { ...plain, ...expected }, JSON.stringify(input));
+  for (const input of ["\x1b[31m\x1b[mx", "\x1b[31m\x1b[39mx", "\x1b[38;2;1;2;300mx", "\x1b[38;5;999mx", "\x1b[?31mx", "\x1b[38mx"]) {
+    assert.equal(only(input).style, null, JSON.stringify(input));
+  }
+});
+
+test("links only to http and https", () => {
+  const link = (url) => parse(`\x1b]8;id=1;${url}\x1b\\x\x1b]8;;\x1b\\y`).pieces;
+  for (const url of ["http://a/", "https://a/b?c=d", "HTTPS://a"]) assert.deepEqual(link(url).map((p) => p.href), [url, null]);
+  for (const url of ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "//a", "", " https://a", "https://", "https://" + "a".repeat(3000)]) {
+    assert.deepEqual(link(url), [{ text: "xy", style: null, href: null }], url);
+  }
+});
+
+test("everything else is left out", () => {
+  const cases = [
+    ["a\x1b[2J\x1b[10;20H\x1b[?25lb", "ab"],
+    ["a\x1b]52;c;eA==\x07b\x1b]0;title\x1b\\c\x1bPq#0\x1b\\d\x1b_x\x9ce", "abcde"],
+    ["a\x1b(B\x1b)0\x1b=\x1b7b", "ab"],
+    ["a\x07\x0e\x0f\x7f\x85\x9bb", "ab"],
+    ["a\x00\x08b\x0c", "a\u2400\u2408b\u240c"],
+    ["a\x1b", "a"],
+    ["a\x1b[", "a"],
+    ["a\x1b[31", "a"],
+    ["a\x1b[31\x1b[1mb", "ab"],
+    ["a\x1b]0;never ends", "a0;never ends"],
+    ["a\x1b]0;broken\x1b[1mb", "a0;brokenb"],
+    ["a\x1bé", "aé"],
+  ];
+  for (const [input, expected] of cases) assert.equal(text(input), expected, JSON.stringify(input));
+});
+
+test("a limit cuts visible text, and no character", () => {
+  assert.deepEqual(parse("\x1b[31mab\x1b[0mcd", 3), { ...parse("\x1b[31mab\x1b[0mc"), more: true });
+  assert.equal(parse("abc", 3).more, false);
+  assert.equal(parse("a😀", 2).pieces[0].text, "a");
+});
+
+test("time grows with the input, no faster", () => {
+  const size = 1_000_000;
+  const inputs = [
+    "x".repeat(size), "\x1b".repeat(size), "\x1b]".repeat(size / 2), "\x1b[".repeat(size / 2), "\x1b]8;;".repeat(size / 5), "\x1b]0;" + "a".repeat(size),
+    "\x1b[" + "1;".repeat(size / 2), "\x1b[" + "1;".repeat(size / 2) + "m", "\x1b[31m".repeat(size / 5), "\x1b]8;\x07".repeat(size / 5), "\x1b(".repeat(size / 2), "\x1b ".repeat(size / 2),
+  ];
+  for (const input of inputs) {
+    const started = performance.now();
+    parse(input);
+    const took = performance.now() - started;
+    assert.ok(took < 2000, `${JSON.stringify(input.slice(0, 10))}: ${took} ms`);
+  }
+});
+
+function events(chunks) {
+  const seen = [];
+  const parser = new SseParser((event) => seen.push(event));
+  for (const chunk of chunks) parser.feed(chunk);
+  return seen;
+}
+
+test("events, however they are cut", () => {
+  const stream =
+    "\ufeffretry: 1000\n\n: comment\n\nevent: log\nid: 1-1\ndata: {\"a\":1}\n\nevent: live\r\ndata: {}\r\n\r\nid: 1-9\n\n" +
+    "data: two\rdata:lines\r\rdata\n\nid: bad\0id\ndata: x\n\nevent: lost without its end\ndata: y\n";
+  const expected = [
+    { name: "log", data: '{"a":1}', id: "1-1" },
+    { name: "live", data: "{}", id: "1-1" },
+    { name: "", data: null, id: "1-9" },
+    { name: "message", data: "two\nlines", id: "1-9" },
+    { name: "message", data: "", id: "1-9" },
+    { name: "message", data: "x", id: "1-9" },
+  ];
+  assert.deepEqual(events([stream]), expected);
+  assert.deepEqual(events([...stream]), expected);
+  for (let at = 0; at < stream.length; at++) assert.deepEqual(events([stream.slice(0, at), stream.slice(at)]), expected, `cut at ${at}`);
+});
