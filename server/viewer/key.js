@@ -8,7 +8,9 @@ export function onKeys(actions) {
     const typing = at.closest("input, select, textarea") !== null;
     if (typing && (event.key === "Escape" || event.key === "Enter")) at.blur();
     const action = actions[event.key];
-    if (typing || !action || document.querySelector("dialog[open]")) return;
+    // A space on a button presses it.
+    const pressing = event.key === " " && at.closest("button, a") !== null;
+    if (typing || pressing || !action || document.querySelector("dialog[open]")) return;
     event.preventDefault();
     action();
   });

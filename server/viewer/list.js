@@ -159,6 +159,12 @@ export class List {
     this.outside.moved();
   }
 
+  /** The offset of the first line in view. */
+  firstVisible() {
+    const visible = ({ key = "", kind = "" }) => kind === "line" && (this.drawn.get(key)?.bottom ?? -1) > this.y;
+    return [...this.shown.values()].find(({ row }) => visible(row))?.row.offset;
+  }
+
   /** The first visible row and how far it is scrolled out. @returns {{ offset: number, by: number } | null} */
   anchor() {
     if (this.following) return null;

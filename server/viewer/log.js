@@ -64,6 +64,8 @@ export class Log {
   append(line) {
     this.put(line);
     this.touch(blockOf(line.offset));
+    // Nothing is drawn, and so nothing let go, while the page is hidden.
+    if (this.pages.size > MAX_PAGES + 8) this.evict(0);
   }
 
   /** @param {import("./line.js").Frame} frame */
@@ -84,9 +86,9 @@ export class Log {
 
   /** @param {{ from: number, to: number, reason: string }} gap */
   gap({ from, to, reason }) {
-    if (reason === "retention") this.floor = Math.max(this.floor, to + 1);
     this.end = Math.max(this.end, to);
-    for (let offset = Math.max(from, to - MAX_PAGES * PAGE_LINES); offset <= to; offset++) this.page(blockOf(offset)).absent(offset);
+    if (reason === "retention") this.floor = Math.max(this.floor, to + 1);
+    else for (let offset = Math.max(from, to - MAX_PAGES * PAGE_LINES); offset <= to; offset++) this.page(blockOf(offset)).absent(offset);
     this.voidRows();
   }
 

@@ -47,7 +47,7 @@ if (taskId) {
   const list = new TaskList(
     {
       text: byId("task-text"), status: byId("task-status"), count: byId("task-count"), body,
-      empty: byId("empty"), more: byId("more-tasks"), connection: byId("connection"),
+      empty: byId("empty"), more: byId("more-tasks"), connection: byId("connection"), said: byId("said"),
     },
     tenant,
   );

@@ -6,7 +6,7 @@ import { ago, count, duration } from "./clock.js";
 import { element } from "./row.js";
 
 /** @typedef {import("./api.js").Task} Task */
-/** @typedef {Record<"text" | "status" | "count" | "body" | "empty" | "more" | "connection", HTMLElement>} Parts */
+/** @typedef {Record<"text" | "status" | "count" | "body" | "empty" | "more" | "connection" | "said", HTMLElement>} Parts */
 
 const EVERY_MS = 1500;
 const PAGE = 100;
@@ -81,6 +81,7 @@ export class TaskList {
   /** @param {string} kind @param {string} text */
   say(kind, text) {
     set(this.parts.connection, text);
+    set(this.parts.said, text);
     this.parts.connection.dataset["kind"] = kind;
   }
 

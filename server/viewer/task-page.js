@@ -81,7 +81,11 @@ export class TaskPage {
       event: (name, data) => this.event(name, data),
       state: (state) => this.setState(state),
     });
+    const at = this.list.following ? undefined : this.list.firstVisible();
     this.list.show(this.source);
+    // Without a filter one goes on reading where one was; a new one shows its newest matches.
+    if (at && !isFiltered) this.list.goTo(at);
+    else this.list.toEnd();
     this.stream.start();
   }
 
@@ -186,8 +190,8 @@ export class TaskPage {
     }
     this.showState();
     // A task that ended may run again: then its stream goes on.
-    const isMore = this.task && (this.task.status === "running" || this.task.end > (this.source?.end ?? 0));
-    if (this.state.kind === "done" && isMore && !this.filter.isActive()) this.stream?.start();
+    const isMore = this.source instanceof Log && this.task && this.task.end > this.source.end;
+    if (this.state.kind === "done" && (isMore || this.task?.status === "running")) this.stream?.start();
   }
 
   tick() {
@@ -203,6 +207,8 @@ export class TaskPage {
     const said = connection(state, { live, ended: this.end !== null, known: task !== null, now });
     byId("connection").dataset["kind"] = said.kind;
     set(byId("connection"), said.text);
+    // Read aloud when it changes, without the seconds that count down.
+    set(byId("said"), said.text.replace(/ in \d+ s:/, ":"));
     byId("retry").hidden = state.kind !== "waiting";
     const lines = Math.max(task?.end ?? 0, this.source?.end ?? 0);
     byId("summary").dataset["status"] = this.end?.status ?? task?.status ?? "";

@@ -18,8 +18,13 @@ ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("FLOWFORGE_BIN", ROOT / "target/debug/flowforge"))
 DEADLINE_S = 30
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 ]
 
 

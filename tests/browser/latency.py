@@ -53,7 +53,9 @@ for n in range({count}):
             page.wait_for_function("(count) => window.took.length >= count", arg=count)
             took = sorted(page.evaluate("window.took"))
             cuts = statistics.quantiles(took, n=100)
-            print(f"{count} lines at {rate}/s, print to document: p50 {cuts[49]:.0f} ms, p99 {cuts[98]:.0f} ms, longest {took[-1]} ms")
+            print(
+                f"{count} lines at {rate}/s, print to document: p50 {cuts[49]:.0f} ms, p99 {cuts[98]:.0f} ms, longest {took[-1]} ms"
+            )
             browser.close()
         finally:
             server.stop()

@@ -3,7 +3,7 @@
 from conftest import Server
 from playwright.sync_api import Page, expect
 
-LINES = r'''
+LINES = r"""
 import sys
 def say(text): sys.stdout.write(text + "\n")
 say("<script>window.ran = 1; alert(1)</script><img src=x onerror=alert(2)><svg onload=alert(3)>")
@@ -18,7 +18,7 @@ say("\x1b[" + "1;" * 500_000 + "mC")
 say("\x1b]8;;" * 200_000 + "D")
 say("style='x' \" onmouseover=alert(6) x=\"")
 say("last")
-'''
+"""
 
 
 def test_hostile_lines_are_text(server: Server, page: Page) -> None:

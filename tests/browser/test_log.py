@@ -129,8 +129,9 @@ def test_a_permalink_shows_its_line(server: Server, page: Page) -> None:
 def test_filters_show_matches_and_can_be_cleared(server: Server, page: Page) -> None:
     keep = server.sender("t")
     keep.write("".join(f"{'needle' if n % 2 == 0 else 'hay'} {n}\n" for n in range(1, 4001)))
-    server.send("t", "watch out\n", "--stream", "log", "--level", "warn")
     page.goto(server.url("t"))
+    see(page, 4000, "needle 4000")
+    server.send("t", "watch out\n", "--stream", "log", "--level", "warn")
     see(page, 4001, "watch out")
     expect(page.locator(".row.warn .mark")).to_have_text("wrn")
     page.keyboard.press("/")

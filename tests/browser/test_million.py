@@ -54,4 +54,3 @@ def test_any_line_of_a_million_is_reached(server: Server, page: Page) -> None:
         check(700_000 + 10 * step)
     assert max(counts) <= MOST_ROWS, counts
     print("rows in the document:", max(counts))
-
