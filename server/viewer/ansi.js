@@ -97,7 +97,10 @@ function cut(text, length) {
   return text.slice(0, last >= 0xd800 && last < 0xdc00 ? length - 1 : length);
 }
 
-/** The link that an OSC leaves in force. @param {string | null} href @param {string} text @param {number} from @param {number} to */
+/**
+ * The link that an OSC leaves in force.
+ * @param {string | null} href @param {string} text @param {number} from @param {number} to
+ */
 function link(href, text, from, to) {
   if (!text.startsWith("8;", from)) return href;
   const target = text.indexOf(";", from + 2);

@@ -67,7 +67,9 @@ export class Heights {
   /** @param {number} first */
   addUp(first) {
     this.tops.length = first + 1;
-    for (let block = first; block < this.blocks.length; block++) this.tops[block + 1] = (this.tops[block] ?? 0) + (this.blocks[block] ?? 0);
+    for (let block = first; block < this.blocks.length; block++) {
+      this.tops[block + 1] = (this.tops[block] ?? 0) + (this.blocks[block] ?? 0);
+    }
   }
 
   /** The block that holds this height. @param {number} y */

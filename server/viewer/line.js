@@ -29,7 +29,10 @@
  * @property {string} text  of rows without lines
  */
 
-/** @param {"frame" | "gap" | "hole" | "note"} kind @param {number} offset @param {string} text @param {number} [count] @returns {Row} */
+/**
+ * @param {"frame" | "gap" | "hole" | "note"} kind @param {number} offset @param {string} text @param {number} [count]
+ * @returns {Row}
+ */
 export function plainRow(kind, offset, text, count = 1) {
   return { key: `${kind} ${offset} ${kind === "frame" || kind === "note" ? text : ""}`, kind, offset, lines: [], count, text };
 }

@@ -87,8 +87,12 @@ export class Log {
   /** @param {{ from: number, to: number, reason: string }} gap */
   gap({ from, to, reason }) {
     this.end = Math.max(this.end, to);
-    if (reason === "retention") this.floor = Math.max(this.floor, to + 1);
-    else for (let offset = Math.max(from, to - MAX_PAGES * PAGE_LINES); offset <= to; offset++) this.page(blockOf(offset)).absent(offset);
+    if (reason === "retention") {
+      this.floor = Math.max(this.floor, to + 1);
+    } else {
+      const first = Math.max(from, to - MAX_PAGES * PAGE_LINES);
+      for (let offset = first; offset <= to; offset++) this.page(blockOf(offset)).absent(offset);
+    }
     this.voidRows();
   }
 

@@ -160,7 +160,9 @@ export class Match {
       if (generation !== this.generation) return;
       this.complete = lines.length < FETCH_LINES;
       const chunks = [];
-      for (let at = 0; at < lines.length; at += CHUNK_LINES) chunks.push({ lines: lines.slice(at, at + CHUNK_LINES), rows: null, notes: [] });
+      for (let at = 0; at < lines.length; at += CHUNK_LINES) {
+        chunks.push({ lines: lines.slice(at, at + CHUNK_LINES), rows: null, notes: [] });
+      }
       const known = new Set(this.bars.keys());
       for (const line of lines) if (line.update_id && !known.has(barKey(line))) this.bars.set(barKey(line), line.offset);
       this.chunks.unshift(...chunks);

@@ -134,7 +134,10 @@ function gapText({ offset, count }) {
   return count === 1 ? `line ${show(offset)} is missing` : `lines ${show(offset)} to ${show(offset + count - 1)} are missing`;
 }
 
-/** Fetches the rest of lines that go on in later pages. @param {Map<string, Row>} unfinished @param {import("./log.js").Log} log @param {number} block */
+/**
+ * Fetches the rest of lines that go on in later pages.
+ * @param {Map<string, Row>} unfinished @param {import("./log.js").Log} log @param {number} block
+ */
 function finish(unfinished, log, block) {
   for (let next = log.pages.get(++block); next && unfinished.size; next = log.pages.get(++block)) {
     for (let at = 0; at < PAGE_LINES && unfinished.size; at++) {

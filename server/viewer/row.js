@@ -96,7 +96,8 @@ export class RowView {
 
   /** @param {Row} row @param {number} shown @param {number} all */
   moreButton(row, shown, all) {
-    const button = /** @type {HTMLButtonElement} */ (element("button", "more", `show more of ${all.toLocaleString("en")} characters`));
+    const says = `show more of ${all.toLocaleString("en")} characters`;
+    const button = /** @type {HTMLButtonElement} */ (element("button", "more", says));
     button.type = "button";
     button.addEventListener("click", () => {
       this.shown.set(row.key, shown === SHOWN ? MORE : shown + MORE);

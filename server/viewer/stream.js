@@ -63,7 +63,8 @@ export class Stream {
       const why = await this.read(connection);
       if (this.running && !connection.signal.aborted) this.comeBack(why);
     } catch (error) {
-      if (this.running && this.connection === connection) this.comeBack(connection.signal.aborted ? "no sign of life" : reason(error));
+      const why = connection.signal.aborted ? "no sign of life" : reason(error);
+      if (this.running && this.connection === connection) this.comeBack(why);
     }
   }
 

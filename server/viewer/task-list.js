@@ -35,7 +35,9 @@ export class TaskList {
 
   /** @param {HTMLElement} button */
   choose(button) {
-    for (const other of this.parts.status.querySelectorAll("button")) other.setAttribute("aria-pressed", String(other === button));
+    for (const other of this.parts.status.querySelectorAll("button")) {
+      other.setAttribute("aria-pressed", String(other === button));
+    }
     this.status = button.dataset["status"] ?? "";
     void this.refresh();
   }

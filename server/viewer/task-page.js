@@ -20,6 +20,10 @@ import { set } from "./task-list.js";
 const FIRST_LINES = 300;
 const FIRST_MATCHES = 1000;
 const TICK_MS = 500;
+const ROLLBACK = "the server lost what it had not stored yet; what followed here comes again";
+const RESET = "the log begins anew";
+const NOTHING_YET = "Nothing has been printed yet.";
+const NOBODY_YET = "Nobody has printed to this task yet. It appears here as soon as somebody does.";
 const TASK_EVERY_TICKS = 8;
 
 export class TaskPage {
@@ -45,7 +49,8 @@ export class TaskPage {
 
     this.rows = new RowView({ href: (offset) => this.lineHref(offset), resized: (row) => this.list.redraw(row) });
     this.list = new List(byId("pane"), { render: (row) => this.rows.render(row), moved: () => this.moved() });
-    this.filter = new FilterBar({ q: byId("q"), level: byId("level"), stream: byId("stream"), clear: byId("clear") }, () => this.open());
+    const bar = { q: byId("q"), level: byId("level"), stream: byId("stream"), clear: byId("clear") };
+    this.filter = new FilterBar(bar, () => this.open());
     const isNarrow = matchMedia("(max-width: 760px)").matches;
     this.wrap = new Switch(byId("wrap"), "wrap", isNarrow, (on) => this.setWrap(on));
     this.times = new Switch(byId("times"), "times", !isNarrow, (on) => this.setTimes(on));
@@ -72,9 +77,11 @@ export class TaskPage {
     const failed = () => {}; // The stream says that the server is away; pages are asked for again.
     const isFiltered = this.filter.isActive();
     this.rows.needle = filter.q.toLowerCase();
+    /** @param {import("./api.js").Query} query @returns {Promise<import("./api.js").LinePage>} */
+    const get = (query) => getJson(apiUrl(`${this.path}/logs`, { ...filter, ...query }));
     this.source = isFiltered
-      ? new Match({ fetch: (before, limit) => getJson(apiUrl(`${this.path}/logs`, { ...filter, before, limit })), changed, failed }, FIRST_MATCHES)
-      : new Log({ fetch: (from, to) => getJson(apiUrl(`${this.path}/logs`, { tenant: this.tenant, from, to, limit: to - from + 1 })), changed, failed });
+      ? new Match({ fetch: (before, limit) => get({ before, limit }), changed, failed }, FIRST_MATCHES)
+      : new Log({ fetch: (from, to) => get({ from, to, limit: to - from + 1 }), changed, failed });
     [this.live, this.seen] = [false, 0];
     const url = apiUrl(`${this.path}/logs/stream`, { ...filter, tail: isFiltered ? FIRST_MATCHES : FIRST_LINES });
     this.stream = new Stream(url, {
@@ -96,8 +103,8 @@ export class TaskPage {
     if (name === "log") source.append(data);
     else if (name === "frame") source.frame(data);
     else if (name === "gap") source.gap(data);
-    else if (name === "rollback") source.rollback(data.to, "the server lost what it had not stored yet; what followed here comes again");
-    else if (name === "reset") source.rollback(0, "the log begins anew");
+    else if (name === "rollback") source.rollback(data.to, ROLLBACK);
+    else if (name === "reset") source.rollback(0, RESET);
     else if (name === "start") {
       [this.end, this.live] = [null, false];
       source.start(data);
@@ -216,7 +223,7 @@ export class TaskPage {
     set(byId("about"), about(task, now));
     const empty = lines === 0 && state.kind !== "connecting";
     byId("empty-log").hidden = !empty;
-    if (empty) set(byId("empty-log"), task ? "Nothing has been printed yet." : "Nobody has printed to this task yet. It appears here as soon as somebody does.");
+    if (empty) set(byId("empty-log"), task ? NOTHING_YET : NOBODY_YET);
   }
 
   /** The list has drawn or was scrolled. */
@@ -228,7 +235,10 @@ export class TaskPage {
     byId("pane").style.setProperty("--digits", String(String(source.end).length));
     byId("follow").setAttribute("aria-pressed", String(list.following));
     byId("jump").hidden = list.following || (fresh === 0 && this.end !== null);
-    if (source instanceof Match) set(byId("clear"), `${count(source.found, "match", "matches")}${source.complete ? "" : " so far"} · clear`);
+    if (source instanceof Match) {
+      const found = count(source.found, "match", "matches");
+      set(byId("clear"), `${found}${source.complete ? "" : " so far"} · clear`);
+    }
     set(byId("jump"), fresh ? `↓ ${count(fresh, "new line", "new lines")}` : "↓ follow");
     if (this.end === null) set(byId("summary"), summary(this.task, null, Math.max(this.task?.end ?? 0, source.end)));
   }

@@ -75,7 +75,9 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("viewer");
         let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut wanted: Vec<String> = names
-            .filter(|name| Path::new(name).extension().is_some_and(|kind| ["js", "css", "svg"].iter().any(|k| kind == *k)))
+            .filter(|name| {
+                Path::new(name).extension().is_some_and(|kind| ["js", "css", "svg"].iter().any(|k| kind == *k))
+            })
             .collect();
         wanted.sort();
         assert_eq!(FILES.iter().map(|(name, _)| *name).collect::<Vec<_>>(), wanted);
