@@ -99,10 +99,10 @@ export class List {
   }
 
   toTop() {
-    this.leaveEnd();
-    this.target = null;
-    this.y = 0;
+    // Also before there are rows to leave.
+    [this.following, this.target, this.y] = [false, null, 0];
     this.changed();
+    this.outside.moved();
   }
 
   toEnd() {

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,7 +95,14 @@ class Server:
         return process
 
     def sender(self, task: str, *arguments: str) -> "Sender":
-        return Sender(self.spawn("send", "--task", task, *arguments, stdin=subprocess.PIPE))
+        process = self.spawn("send", "--task", task, *arguments, stdin=subprocess.PIPE)
+        return Sender(process, lambda: self.is_known(task))
+
+    def is_known(self, task: str) -> bool:
+        try:
+            return bool(self.get(task))
+        except urllib.error.HTTPError:
+            return False
 
     def send(self, task: str, text: str, *arguments: str) -> None:
         """Returns when all of it is stored."""
@@ -103,19 +111,27 @@ class Server:
         sender.close()
 
     def run(self, task: str, script: str, *arguments: str) -> "subprocess.Popen[bytes]":
-        return self.spawn("run", "--quiet", "--task", task, *arguments, "--", "python3", "-c", script)
+        process = self.spawn("run", "--quiet", "--task", task, *arguments, "--", "python3", "-c", script)
+        until(lambda: self.is_known(task))
+        return process
 
 
 class Sender:
     """`flowforge send`, line by line."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", is_known: Callable[[], bool]) -> None:
         self.process = process
+        self.is_known = is_known
+        self.begun = False
 
     def write(self, text: str) -> None:
+        """The first time, returns when the server knows the task."""
         assert self.process.stdin
         self.process.stdin.write(text.encode())
         self.process.stdin.flush()
+        if not self.begun:
+            until(self.is_known)
+            self.begun = True
 
     def close(self) -> None:
         assert self.process.stdin
