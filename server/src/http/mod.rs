@@ -46,8 +46,7 @@ pub struct AppState {
 pub fn router(state: AppState) -> Router {
     Router::new()
         .route("/", get(page::index))
-        .route("/viewer.js", get(page::script))
-        .route("/viewer.css", get(page::style))
+        .route("/viewer/{name}", get(page::file))
         .route("/api/v1/tasks", get(tasks::list))
         .route("/api/v1/tasks/{task_id}", get(tasks::one))
         .route("/api/v1/tasks/{task_id}/logs", get(lines::page))

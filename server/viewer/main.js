@@ -1,0 +1,62 @@
+// The page: the list of tasks at `/`, the log of one at `/?task=…`.
+
+import { help, onKeys } from "./key.js";
+import { TaskList } from "./task-list.js";
+import { TaskPage } from "./task-page.js";
+import { theme } from "./theme.js";
+
+/** @param {string} id */
+function byId(id) {
+  const found = document.getElementById(id);
+  if (!found) throw new Error(`the page has no #${id}`);
+  return found;
+}
+
+const query = new URLSearchParams(location.search);
+const taskId = query.get("task");
+const tenant = query.get("tenant") ?? undefined;
+
+theme(byId("theme"));
+const openHelp = help(byId("help"), byId("help-button"), byId("help-close"));
+
+if (taskId) {
+  document.title = `${taskId} · FlowForge Logs`;
+  byId("title").textContent = tenant ? `${tenant}/${taskId}` : taskId;
+  byId("task").hidden = false;
+  const page = new TaskPage(taskId, tenant, byId);
+  const pane = byId("pane");
+  onKeys({
+    "/": () => byId("q").focus(),
+    "?": openHelp,
+    f: () => page.toggleFollow(),
+    t: () => page.times.toggle(),
+    w: () => page.wrap.toggle(),
+    g: () => page.list.toTop(),
+    G: () => page.list.toEnd(),
+    ArrowDown: () => pane.scrollBy(0, 60),
+    ArrowUp: () => pane.scrollBy(0, -60),
+    PageDown: () => pane.scrollBy(0, pane.clientHeight * 0.9),
+    PageUp: () => pane.scrollBy(0, -pane.clientHeight * 0.9),
+    " ": () => pane.scrollBy(0, pane.clientHeight * 0.9),
+    Home: () => page.list.toTop(),
+    End: () => page.list.toEnd(),
+  });
+} else {
+  byId("home").hidden = false;
+  const body = /** @type {HTMLElement} */ (byId("tasks").querySelector("tbody"));
+  const list = new TaskList(
+    {
+      text: byId("task-text"), status: byId("task-status"), count: byId("task-count"), body,
+      empty: byId("empty"), more: byId("more-tasks"), connection: byId("connection"), said: byId("said"),
+    },
+    tenant,
+  );
+  onKeys({
+    "/": () => byId("task-text").focus(),
+    "?": openHelp,
+    j: () => list.move(1),
+    k: () => list.move(-1),
+    ArrowDown: () => list.move(1),
+    ArrowUp: () => list.move(-1),
+  });
+}

@@ -1,0 +1,188 @@
+// The lines that pass a filter, as a list of their own: the last ones first, earlier ones as one scrolls up, new ones live.
+
+import { barKey, lineRow, plainRow } from "./line.js";
+
+/** @typedef {import("./line.js").Line} Line */
+/** @typedef {import("./line.js").Row} Row */
+
+const CHUNK_LINES = 256;
+const FETCH_LINES = 512;
+const MAX_CHUNKS = 256;
+const RETRY_MS = 2000;
+
+export class Match {
+  /**
+   * @param {object} outside
+   * @param {(before: number, limit: number) => Promise<import("./api.js").LinePage>} outside.fetch
+   * @param {() => void} outside.changed
+   * @param {(why: string) => void} outside.failed
+   * @param {number} first so many matches the stream begins with
+   */
+  constructor(outside, first) {
+    this.outside = outside;
+    this.first = first;
+    this.end = 0;
+    this.floor = 1;
+    /** @type {{ lines: Line[], rows: Row[] | null, notes: Row[] }[]} */
+    this.chunks = [];
+    this.found = 0;
+    /** Lines that came through the stream. */
+    this.tally = 0;
+    /** Nothing earlier passes. */
+    this.complete = false;
+    this.searching = true;
+    this.loading = false;
+    this.generation = 0;
+    /** @type {Map<string, number>} */
+    this.bars = new Map();
+    /** @type {WeakMap<Line, Row>} */
+    this.made = new WeakMap();
+    /** @type {Set<number> | "all"} */
+    this.dirty = "all";
+  }
+
+  /** @param {{ end: number }} start */
+  start({ end }) {
+    this.end = Math.max(this.end, end);
+  }
+
+  live() {
+    if (this.searching && this.found < this.first) this.complete = true;
+    this.searching = false;
+    this.changed();
+  }
+
+  /** @param {Line} line */
+  append(line) {
+    let last = this.chunks.at(-1);
+    if (!last || last.lines.length >= CHUNK_LINES) this.chunks.push((last = { lines: [], rows: null, notes: [] }));
+    last.lines.push(line);
+    last.rows = null;
+    this.found += 1;
+    this.tally += 1;
+    if (this.chunks.length > MAX_CHUNKS) {
+      this.chunks.shift();
+      this.complete = false;
+      this.voidRows();
+    }
+    this.end = Math.max(this.end, line.offset);
+    if (line.update_id) this.bars.set(barKey(line), line.offset);
+    if (this.dirty !== "all" && !line.update_id) this.dirty.add(this.chunks.length - 1);
+    else this.voidRows();
+    this.outside.changed();
+  }
+
+  frame() {}
+  clearFrames() {}
+
+  /** @param {{ from: number, to: number, reason: string }} gap */
+  gap({ from, to, reason }) {
+    this.note(to, `lines ${from} to ${to} are missing (${reason})`);
+  }
+
+  /** @param {number} to @param {string} note */
+  rollback(to, note) {
+    this.generation += 1;
+    this.end = Math.min(this.end, to);
+    for (const chunk of this.chunks) chunk.lines = chunk.lines.filter((line) => line.offset <= to);
+    this.chunks = this.chunks.filter((chunk) => chunk.lines.length);
+    this.found = this.chunks.reduce((sum, chunk) => sum + chunk.lines.length, 0);
+    this.bars.clear();
+    for (const { lines } of this.chunks) for (const line of lines) if (line.update_id) this.bars.set(barKey(line), line.offset);
+    this.note(to, note);
+  }
+
+  /** @param {number} offset @param {string} text */
+  note(offset, text) {
+    if (this.chunks.length === 0) this.chunks.push({ lines: [], rows: null, notes: [] });
+    this.chunks.at(-1)?.notes.push(plainRow("note", offset, text, 0));
+    this.changed();
+  }
+
+  count() {
+    return Math.max(1, this.chunks.length);
+  }
+
+  takeDirty() {
+    const dirty = this.dirty;
+    this.dirty = new Set();
+    return dirty;
+  }
+
+  /** @param {number} block @returns {Row[]} */
+  rows(block) {
+    const chunk = this.chunks[block];
+    const top = block === 0 ? [plainRow("note", 0, this.topText(), 0)] : [];
+    if (!chunk) return top;
+    const shown = chunk.lines.filter((line) => !line.update_id || this.bars.get(barKey(line)) === line.offset);
+    return (chunk.rows ??= [...top, ...shown.map((line) => this.row(line)), ...chunk.notes]);
+  }
+
+  /** The same object for the same line. @param {Line} line */
+  row(line) {
+    let row = this.made.get(line);
+    if (!row) this.made.set(line, (row = lineRow(line)));
+    return row;
+  }
+
+  topText() {
+    if (this.searching || this.loading) return "searching…";
+    if (this.isFull()) return "there are more matches than are kept here: narrow the filter";
+    if (!this.complete) return "earlier matches are loaded as you scroll up";
+    return this.found ? "no earlier line matches" : "no line matches";
+  }
+
+  /** @param {number} offset */
+  locate(offset) {
+    const found = this.chunks.findIndex(({ lines }) => (lines.at(-1)?.offset ?? 0) >= offset);
+    const block = found < 0 ? this.count() - 1 : found;
+    const line = this.chunks[block]?.lines.find((line) => line.offset >= offset);
+    return { block, offset: line?.offset ?? offset };
+  }
+
+  /** @param {number} first */
+  want(first) {
+    if (first === 0 && !this.complete && !this.searching && !this.loading && !this.isFull()) void this.earlier();
+  }
+
+  isFull() {
+    return this.chunks.length >= MAX_CHUNKS;
+  }
+
+  async earlier() {
+    const before = this.chunks[0]?.lines[0]?.offset;
+    if (before === undefined) return;
+    const generation = this.generation;
+    this.loading = true;
+    this.changed();
+    try {
+      const { lines } = await this.outside.fetch(before, FETCH_LINES);
+      if (generation !== this.generation) return;
+      this.complete = lines.length < FETCH_LINES;
+      const chunks = [];
+      for (let at = 0; at < lines.length; at += CHUNK_LINES) {
+        chunks.push({ lines: lines.slice(at, at + CHUNK_LINES), rows: null, notes: [] });
+      }
+      const known = new Set(this.bars.keys());
+      for (const line of lines) if (line.update_id && !known.has(barKey(line))) this.bars.set(barKey(line), line.offset);
+      this.chunks.unshift(...chunks);
+      this.found += lines.length;
+    } catch (error) {
+      this.outside.failed(String(error instanceof Error ? error.message : error));
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    } finally {
+      this.loading = false;
+      this.changed();
+    }
+  }
+
+  changed() {
+    this.voidRows();
+    this.outside.changed();
+  }
+
+  voidRows() {
+    for (const chunk of this.chunks) chunk.rows = null;
+    this.dirty = "all";
+  }
+}

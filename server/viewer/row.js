@@ -1,0 +1,172 @@
+// One row of a log as an element. What comes from a log is text, never markup; a style comes from a fixed set of classes or
+// from a colour of six hex digits.
+
+import { parse } from "./ansi.js";
+import { timeOfDay } from "./clock.js";
+import { fieldText, text as rowText } from "./line.js";
+
+/** @typedef {import("./line.js").Row} Row */
+/** @typedef {import("./line.js").Line} Line */
+
+/** Characters of a line that are shown at first, and that each "show more" adds. */
+const SHOWN = 4_000;
+const MORE = 64_000;
+
+/** What would turn text around, hide it, or break its line: shown by its number instead. */
+const UNSAFE = /[\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb]/;
+const UNSAFE_RUN = /([\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufff9-\ufffb])/;
+const PICTURE = /[\u2400-\u241f]/;
+
+/** @type {Record<string, string>} */
+const MARKS = { trace: "trc", debug: "dbg", info: "inf", warn: "wrn", error: "err", fatal: "ftl" };
+
+/** @param {string} tag @param {string} kind @param {string} [text] */
+export function element(tag, kind, text = "") {
+  const made = document.createElement(tag);
+  if (kind) made.className = kind;
+  if (text) made.textContent = text;
+  return made;
+}
+
+export class RowView {
+  /** @param {{ href: (offset: number) => string, resized: (row: Row) => void }} outside */
+  constructor(outside) {
+    this.outside = outside;
+    /** How much is shown of a long row. @type {Map<string, number>} */
+    this.shown = new Map();
+    /** Lower-case text to point out. */
+    this.needle = "";
+    /** The offset that the address names. @type {number | null} */
+    this.marked = null;
+  }
+
+  /** @param {Row} row */
+  render(row) {
+    if (row.kind !== "line" && row.kind !== "frame") return element("div", `row ${row.kind}`, row.text);
+    const line = row.lines[0];
+    const made = element("div", `row ${row.kind} ${line ? kindOf(line) : ""}`);
+    made.append(this.number(row), time(line), mark(row, line), this.message(row, line));
+    if (line) made.dataset["offset"] = String(row.offset);
+    if (this.isMarked(row)) made.classList.add("marked");
+    return made;
+  }
+
+  /** @param {Row} row */
+  isMarked({ kind, offset, lines }) {
+    return kind === "line" && this.marked !== null && lines.some((line) => line.offset === this.marked || offset === this.marked);
+  }
+
+  /** @param {Row} row */
+  number(row) {
+    if (row.kind === "frame") return element("span", "no live", "•");
+    const link = /** @type {HTMLAnchorElement} */ (element("a", "no", String(row.offset)));
+    link.href = this.outside.href(row.offset);
+    link.setAttribute("aria-label", `link to line ${row.offset}`);
+    link.tabIndex = -1;
+    return link;
+  }
+
+  /** @param {Row} row @param {Line | undefined} line */
+  message(row, line) {
+    const made = element("span", "text");
+    const limit = this.shown.get(row.key) ?? SHOWN;
+    const whole = rowText(row);
+    const { pieces, more } = parse(whole, limit);
+    for (const piece of pieces) made.append(this.piece(piece));
+    if (more) made.append(this.moreButton(row, limit, whole.length));
+    if (limit > SHOWN) made.classList.add("long");
+    const fields = line ? fieldText(line) : "";
+    if (fields && !more) appendSafe(made.appendChild(element("span", "fields")), ` ${fields}`, "");
+    return made;
+  }
+
+  /** @param {import("./ansi.js").Piece} piece */
+  piece({ text, style, href }) {
+    if (!style && !href) {
+      const part = document.createDocumentFragment();
+      appendSafe(part, text, this.needle);
+      return part;
+    }
+    const part = element(href ? "a" : "span", style ? classes(style) : "");
+    if (style) colours(part, style);
+    if (href) Object.assign(part, { href, target: "_blank", rel: "noopener noreferrer", title: href });
+    appendSafe(part, text, this.needle);
+    return part;
+  }
+
+  /** @param {Row} row @param {number} shown @param {number} all */
+  moreButton(row, shown, all) {
+    const says = `show more of ${all.toLocaleString("en")} characters`;
+    const button = /** @type {HTMLButtonElement} */ (element("button", "more", says));
+    button.type = "button";
+    button.addEventListener("click", () => {
+      this.shown.set(row.key, shown === SHOWN ? MORE : shown + MORE);
+      this.outside.resized(row);
+    });
+    return button;
+  }
+}
+
+/** @param {Line} line */
+function kindOf(line) {
+  const end = line.stream === "system" ? /** @type {any} */ (line.fields)?.end : undefined;
+  const outcome = end ? (end.status === "succeeded" ? " end good" : " end bad") : "";
+  return `${line.stream} ${line.level ?? ""}${outcome}`;
+}
+
+/** @param {Line | undefined} line */
+function time(line) {
+  const made = /** @type {HTMLTimeElement} */ (element("time", "", line ? timeOfDay(line.time) : ""));
+  if (line) [made.dateTime, made.title] = [line.time, line.time];
+  return made;
+}
+
+/** What the line is, in three letters: colour alone would not tell everybody. @param {Row} row @param {Line | undefined} line */
+function mark(row, line) {
+  const [stream, level] = [line?.stream ?? "", line?.level ?? ""];
+  const shown = stream === "system" ? "◆" : MARKS[level] ?? (stream === "stderr" ? "2>" : row.kind === "frame" ? "…" : "");
+  const made = element("span", "mark", shown);
+  if (shown) made.title = [stream, level].filter(Boolean).join(", ") || "in progress";
+  return made;
+}
+
+/** @param {import("./ansi.js").Style} style */
+function classes({ fg, bg, bold, dim, italic, underline, inverse, strike }) {
+  const names = { bold, dim, italic, underline, inverse, strike };
+  const on = Object.entries(names).filter(([, value]) => value).map(([name]) => name);
+  if (fg !== null) on.push("fg");
+  if (bg !== null) on.push("bg");
+  if (typeof fg === "string") on.push("fx");
+  if (typeof fg === "number") on.push(`f${fg}`);
+  if (typeof bg === "number") on.push(`b${bg}`);
+  return on.join(" ");
+}
+
+/** @param {HTMLElement} part @param {import("./ansi.js").Style} style */
+function colours(part, { fg, bg }) {
+  if (typeof fg === "string") part.style.setProperty("--fg", fg);
+  if (typeof bg === "string") part.style.setProperty("--bg", bg);
+}
+
+/** @param {Node} parent @param {string} text @param {string} needle */
+function appendSafe(parent, text, needle) {
+  if (!UNSAFE.test(text) && !PICTURE.test(text)) return appendFound(parent, text, needle);
+  for (const part of text.split(UNSAFE_RUN)) {
+    if (!UNSAFE.test(part)) appendFound(parent, part, needle);
+    else parent.appendChild(element("span", "control", `U+${part.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}`));
+  }
+}
+
+/** @param {Node} parent @param {string} text @param {string} needle */
+function appendFound(parent, text, needle) {
+  const lower = needle ? text.toLowerCase() : "";
+  // Where lower case has another length, places do not agree.
+  if (!needle || lower.length !== text.length) return void parent.appendChild(document.createTextNode(text));
+  let at = 0;
+  for (let found = lower.indexOf(needle); found >= 0; found = lower.indexOf(needle, at)) {
+    parent.appendChild(document.createTextNode(text.slice(at, found)));
+    parent.appendChild(element("mark", "", text.slice(found, found + needle.length)));
+    at = found + needle.length;
+  }
+  parent.appendChild(document.createTextNode(text.slice(at)));
+}

@@ -1,0 +1,47 @@
+// The words at the top of a task's page: how the task stands, and how the connection does.
+
+import { count, duration } from "./clock.js";
+
+/** @typedef {import("./api.js").Task} Task */
+/** @typedef {import("./stream.js").StreamState} StreamState */
+/** @typedef {{ attempt: number, status: string, exit_code?: number, lines: number, dropped: number, complete: boolean }} End */
+
+/** `67 lines, succeeded, exit code 0`. @param {Task | null} task @param {End | null} end @param {number} lines */
+export function summary(task, end, lines) {
+  const status = end?.status ?? task?.status ?? "";
+  const exit = end?.exit_code ?? (end ? undefined : task?.exit_code);
+  const dropped = end?.dropped ?? task?.dropped ?? 0;
+  const parts = [count(end?.lines ?? lines), status];
+  if (exit !== undefined) parts.push(`exit code ${exit}`);
+  if (dropped) parts.push(`${count(dropped)} dropped`);
+  if (end && !end.complete) parts.push("incomplete");
+  return parts.filter(Boolean).join(", ");
+}
+
+/** Name, attempt, and how long. @param {Task | null} task @param {number} now ms */
+export function about(task, now) {
+  if (!task) return "";
+  const parts = [];
+  if (task.name) parts.push(task.name);
+  if (task.attempt > 1) parts.push(`attempt ${task.attempt}`);
+  parts.push(duration((task.ended_at ? Date.parse(task.ended_at) : now) - Date.parse(task.started_at)));
+  return parts.join(" · ");
+}
+
+/** @param {StreamState} state @param {{ live: boolean, ended: boolean, known: boolean, now: number }} context */
+export function connection(state, { live, ended, known, now }) {
+  switch (state.kind) {
+    case "done":
+      return { kind: "ended", text: "ended" };
+    case "refused":
+      return { kind: "refused", text: `refused: ${state.why}` };
+    case "waiting":
+      return { kind: "waiting", text: `reconnecting in ${Math.max(0, Math.ceil((state.until - now) / 1000))} s: ${state.why}` };
+    case "connecting":
+      return { kind: "connecting", text: "connecting…" };
+    case "open":
+      if (ended) return { kind: "ended", text: "ended" };
+      if (live) return { kind: "live", text: "live" };
+      return { kind: "loading", text: known ? "reading history…" : "waiting for the first line" };
+  }
+}
