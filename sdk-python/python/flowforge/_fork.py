@@ -1,0 +1,43 @@
+"""What a fork means: the child has our memory and none of our threads.
+
+In the child the hook only counts. The first line that is written there starts a client of its own, with a new producer
+id; what the parent had queued stays the parent's. A child that writes nothing starts nothing.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+from . import _core, _streams
+
+_registered: set[int] = set()
+
+
+def watch(in_child: Callable[[], None]) -> None:
+    """Register the hook, once: it cannot be taken back."""
+    if not _registered:
+        _registered.add(os.getpid())
+        os.register_at_fork(after_in_child=_core.forked)
+    os.register_at_fork(after_in_child=in_child)
+
+
+def finish_with_multiprocessing(flush: Callable[[], None], close: Callable[[], None]) -> None:
+    """Deliver a multiprocessing child's lines: it ends by `os._exit`, without `atexit`.
+
+    Its finalizers come last but one; after them it may print a traceback, and flushes both streams.
+    """
+    process = sys.modules.get("multiprocessing.process")
+    util = sys.modules.get("multiprocessing.util")
+    if process is None or util is None or process.parent_process() is None or os.getpid() in _registered:
+        return
+    _registered.add(os.getpid())
+
+    def finish() -> None:
+        redirected = any(isinstance(stream, _streams.StdoutRedirector) for stream in (sys.stdout, sys.stderr))
+        if not redirected:
+            close()
+            return
+        flush()
+        _streams.last_words = close
+
+    util.Finalize(None, finish, exitpriority=-100)
