@@ -15,6 +15,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 
@@ -78,8 +79,10 @@ def run_here(way: str, lines: int, repeats: int) -> list[float]:
 def run_apart(way: str, lines: int, repeats: int, server: str, folder: str) -> list[float]:
     """One way, in a process of its own; the figures come through a pipe."""
     reader, writer = os.pipe()
-    command = [sys.executable, __file__, "--way", way, "--lines", str(lines), "--repeats", str(repeats), "--to", str(writer)]
-    env = {**os.environ, "FLOWFORGE_SERVER": server, "WANDB_DIR": folder, "WANDB_SILENT": "true"}
+    options = {"--way": way, "--lines": str(lines), "--repeats": str(repeats), "--to": str(writer)}
+    command = [sys.executable, __file__, *(word for option in options.items() for word in option)]
+    own = {"FLOWFORGE_SERVER": server, "WANDB_DIR": folder, "WANDB_SILENT": "true", "PYTHONUNBUFFERED": ""}
+    env = {**os.environ, **own}
     with subprocess.Popen(command, pass_fds=[writer], stdout=subprocess.DEVNULL, env=env) as process:
         os.close(writer)
         with os.fdopen(reader) as pipe:
@@ -103,10 +106,9 @@ def main() -> int:
     ways = ["plain print", "flowforge print", "NullHandler info", "flowforge info"]
     if importlib.util.find_spec("wandb"):
         ways.insert(2, "wandb print")
-    import tempfile
-
     costs = {}
-    print(f"{'':20} {'min ns':>8} {'median ns':>10}   (Python {sys.version.split()[0]}, {args.repeats} x {args.lines} lines)")
+    print(f"Python {sys.version.split()[0]}, {args.repeats} x {args.lines} lines")
+    print(f"{'':20} {'min ns':>8} {'median ns':>10}")
     for way in ways:
         lines = min(args.lines, 10_000) if way.startswith("wandb") else args.lines
         with serve() as server, tempfile.TemporaryDirectory() as folder:

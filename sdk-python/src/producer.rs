@@ -48,6 +48,7 @@ impl Producer {
         config.name = name;
         config.max_buffer_bytes = max_buffer_bytes;
         concat!("flowforge-python/", env!("CARGO_PKG_VERSION")).clone_into(&mut config.sdk);
+        fork::check();
         let client = Client::start(config.clone()).map_err(|error| PyValueError::new_err(error.to_string()))?;
         let slot = Slot { client: Some(Arc::new(client)), generation: fork::generation() };
         Ok(Self { config, slot: RwLock::new(slot), on_restart })
@@ -73,6 +74,7 @@ impl Producer {
                 extras: extras.map(text::lossy),
                 created,
             };
+            fork::check();
             self.with_client(message.py(), |client| record.push(client));
         });
     }
@@ -160,6 +162,7 @@ impl Producer {
 
     /// The client, if it belongs to this process.
     fn own_client(&self) -> Option<Arc<Client>> {
+        fork::check();
         let slot = self.read();
         slot.client.clone().filter(|_| slot.generation == fork::generation())
     }

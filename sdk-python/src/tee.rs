@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::producer::Producer;
-use crate::{guard, text};
+use crate::{fork, guard, text};
 
 /// Some `task()` was entered: writes look it up. Until then they are spared the cost.
 static TASKS: AtomicBool = AtomicBool::new(false);
@@ -21,6 +21,7 @@ static NEXT_LANE: AtomicU64 = AtomicU64::new(1);
 thread_local! {
     static ECHO_ONLY: Cell<bool> = const { Cell::new(false) };
     static LANE: Cell<u64> = const { Cell::new(0) };
+    static IN_LINE: Cell<bool> = const { Cell::new(false) };
 }
 
 pub(crate) fn use_tasks() {
@@ -121,8 +122,10 @@ impl Tee {
     }
 
     fn ship(&self, py: Python<'_>, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+        let Some(last) = bytes.last() else { return };
+        // Asking costs a syscall: at the beginning of a line, not for each write.
+        if !IN_LINE.replace(*last != b'\n') {
+            fork::check();
         }
         if TASKS.load(Ordering::Relaxed)
             && let Ok(current) = self.current_task.call0(py)

@@ -49,6 +49,7 @@ class Runner:
             "FLOWFORGE_SERVER": self.server.grpc_url,
             "FLOWFORGE_TASK_ID": self.task,
             "PYTHONFAULTHANDLER": "1",
+            "PYTHONUNBUFFERED": "",
             **env,
         }
         command = [*under, sys.executable, str(script), *arguments]

@@ -73,7 +73,7 @@ class Server:
             "FLOWFORGE__BROKER__LEASE": "2s",
         }
         with self.log.open("ab") as log:
-            command = [BINARY, "serve"]
+            command = [str(BINARY), "serve"]
             self._process = subprocess.Popen(command, env=env, cwd=self.folder, stdin=subprocess.DEVNULL, stderr=log)
         wait_until("the server to serve", self._is_ready)
 

@@ -101,7 +101,11 @@ def test_a_killed_server_loses_nothing_and_the_task_does_not_notice(run_own: Run
         wait_until(f"{least} lines", has_stored)
         server.kill()
         printed = len(program.out.read_bytes())
-        wait_until("the task to go on", lambda at=printed: True if len(program.out.read_bytes()) > at else None)  # type: ignore[misc]
+
+        def goes_on(printed: int = printed) -> bool | None:
+            return True if len(program.out.read_bytes()) > printed else None
+
+        wait_until("the task to go on", goes_on)
         server.start()
     assert program.process.wait(DEADLINE_S) == 0, program.stderr
     assert server.lines(run_own.task) == [*expected, "longest 2"]

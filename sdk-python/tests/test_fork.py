@@ -101,7 +101,8 @@ def test_a_child_that_exits_normally_delivers(run: Runner) -> None:
         import flowforge, os, sys
         flowforge.init(flush_timeout=30)
         print("before")
-        sys.stdout.flush()
+        sys.stdout.flush()  # or the child has it in its buffer, too
+        assert flowforge.flush()  # the order of two processes is that of their arrival
         pid = os.fork()
         if pid == 0:
             print("child")
@@ -111,3 +112,21 @@ def test_a_child_that_exits_normally_delivers(run: Runner) -> None:
         """
     )
     assert run.server.lines(run.task) == ["before", "child", "after"]
+
+
+def test_a_fork_behind_pythons_back_is_noticed(run: Runner) -> None:
+    run.run(
+        """
+        import ctypes, flowforge, os, sys
+        flowforge.init(flush_timeout=30)
+        print("parent", flush=True)
+        assert flowforge.flush()
+        # As a library in C forks: holding the GIL, and without telling Python.
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            print("child", flush=True)
+            os._exit(0 if flowforge.flush(30) else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        """
+    )
+    assert run.server.lines(run.task) == ["parent", "child"]

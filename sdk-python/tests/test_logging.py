@@ -11,7 +11,7 @@ WAYS = {
     "after init": "flowforge.init(); logging.basicConfig(level=20, stream=sys.stdout)",
     "both streams": "flowforge.init(); logging.basicConfig(level=20, handlers=[logging.StreamHandler(sys.stdout), logging.StreamHandler()])",
     "our handler too": "flowforge.init(); logging.basicConfig(level=20, handlers=[logging.StreamHandler(sys.stdout), flowforge.Handler()])",
-    "our handler only": "flowforge.init(logging=False); logging.basicConfig(level=20, handlers=[flowforge.Handler()])",
+    "our handler only": "flowforge.init(logging=False); logging.root.setLevel(20); logging.root.addHandler(flowforge.Handler())",
     "without propagation": "flowforge.init(); log.setLevel(20); log.propagate = False; log.addHandler(logging.StreamHandler(sys.stdout))",
     "last resort": "flowforge.init()",
     "formatted": "flowforge.init(); logging.basicConfig(level=20, format='%(asctime)s %(levelname)s %(message)s')",
@@ -20,8 +20,10 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_each_record_ships_once(run: Runner, way: str) -> None:  # 4
-    program = run.run(f"import flowforge, logging, sys; log = logging.getLogger('app.part')\n{WAYS[way]}\n"
-                      "log.warning('unique %d', 1); print('printed')")
+    program = run.run(
+        f"import flowforge, logging, sys; log = logging.getLogger('app.part')\n{WAYS[way]}\n"
+        "log.warning('unique %d', 1); print('printed')"
+    )
     rows = [row for row in run.server.rows(run.task) if row["stream"] != "system"]
     assert sorted(row["message"] for row in rows) == ["printed", "unique 1"]
     record = next(row for row in rows if row["message"] == "unique 1")
@@ -82,7 +84,7 @@ def test_our_own_loggers_are_filtered_before_the_lock(run: Runner) -> None:  # 5
         logging.root.addHandler(handler)
         held, release = threading.Event(), threading.Event()
         def hold():
-            handler.acquire(); held.set(); release.wait()
+            handler.acquire(); held.set(); release.wait(); handler.release()
         threading.Thread(target=hold, daemon=True).start(); held.wait()
         logging.getLogger("flowforge.inner").error("own"); logging.getLogger("flowforge").error("own")
         logging.getLogger("flowforger").error("another's")
@@ -132,7 +134,9 @@ def test_finalizers_that_log_do_not_deadlock(run: Runner) -> None:  # 7, 3
     )
     lines = run.server.lines(run.task)
     assert lines.count("finalized") == 2400
-    assert sorted(line for line in lines if line != "finalized") == sorted(f"record {n}" for n in range(300) for _ in range(4))
+    assert sorted(line for line in lines if line != "finalized") == sorted(
+        f"record {n}" for n in range(300) for _ in range(4)
+    )
 
 
 def test_a_bad_record_stops_nothing(run: Runner) -> None:  # 8

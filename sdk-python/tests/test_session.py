@@ -122,7 +122,7 @@ def test_under_the_supervisor_everything_ships_once(run: Runner) -> None:
         flowforge.init()
         stdout = sys.stdout
         print("printed"); print("to stderr", file=sys.stderr)
-        logging.warning("by the last resort")
+        logging.getLogger().warning("by the last resort")
         logging.basicConfig(level=logging.INFO, stream=sys.stderr)
         logging.info("by a stream handler", extra={"n": 1})
         quiet = logging.getLogger("quiet"); quiet.propagate = False

@@ -33,7 +33,7 @@ def test_the_stream_answers_as_the_original(run: Runner) -> None:  # 14
         def answers(stream):
             return [getattr(stream, name)() for name in names] + [
                 stream.encoding, stream.errors, stream.closed, stream.newlines, stream.name, stream.mode,
-                stream.line_buffering, stream.write_through, stream.buffer.raw.name, stream.buffer.closed,
+                stream.line_buffering, stream.write_through, stream.buffer.name, stream.buffer.closed,
                 stream.buffer.fileno(), stream.buffer.mode]
         before = answers(original)
         flowforge.init()

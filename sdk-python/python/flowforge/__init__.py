@@ -56,8 +56,8 @@ def init(
         server: `http://host:port`; else `FLOWFORGE_SERVER`, else `http://127.0.0.1:50051`. It may come later.
         task_id: else `FLOWFORGE_TASK_ID`, else `<program>-<time>-<random>`.
         token: not available yet.
-        capture: "auto" or "sys" for what is written to `sys.stdout` and `sys.stderr`, "off" for nothing. Under `flowforge
-            run` the supervisor reads both, and nothing is captured here.
+        capture: "auto" or "sys" for what is written to `sys.stdout` and `sys.stderr`, "off" for nothing. Under
+            `flowforge run` the supervisor reads both, and nothing is captured here.
         logging: ship the records of `logging`, with their structure.
         exceptions: an uncaught exception marks the task as failed.
         redact: not available yet.

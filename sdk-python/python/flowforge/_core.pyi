@@ -1,10 +1,13 @@
 """The native half: one client of the server, and the `write` of a redirected stream."""
 
 from collections.abc import Callable
-from typing import Any, Literal, TypedDict, final
+from typing import Any, TypedDict, final, type_check_only
+
+__all__ = ["Producer", "Tee", "__version__", "echo_only", "forked", "panicked", "use_tasks"]
 
 __version__: str
 
+@type_check_only
 class ProducerStats(TypedDict):
     captured: int
     stored: int
@@ -61,7 +64,7 @@ class Tee:
         target_write: Callable[[Any], Any],
         producer: Producer,
         current_task: Callable[[], Producer | None],
-        stream: Literal["stdout", "stderr"],
+        stream: str,
     ) -> Tee: ...
     def write(self, text: str, /) -> int: ...
     def write_bytes(self, data: Any, /) -> int: ...

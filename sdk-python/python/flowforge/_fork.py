@@ -21,7 +21,7 @@ def watch(in_child: Callable[[], None]) -> None:
     os.register_at_fork(after_in_child=in_child)
 
 
-def finish_with_multiprocessing(flush: Callable[[], None], close: Callable[[], None]) -> None:
+def finish_with_multiprocessing(flush: Callable[[], object], close: Callable[[], object]) -> None:
     """Deliver a multiprocessing child's lines: it ends by `os._exit`, without `atexit`.
 
     Its finalizers come last but one; after them it may print a traceback, and flushes both streams.
@@ -40,4 +40,8 @@ def finish_with_multiprocessing(flush: Callable[[], None], close: Callable[[], N
         flush()
         _streams.last_words = close
 
+    if util._exiting:
+        # The finalizers have run: this is the first line of the child, and the traceback that ends it.
+        _streams.last_words = close
+        return
     util.Finalize(None, finish, exitpriority=-100)

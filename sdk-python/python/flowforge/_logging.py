@@ -1,13 +1,13 @@
 """Logging records, with their structure.
 
-`init(logging=True)` adds no handler to any logger: that would switch `logging.basicConfig()` and the last-resort handler
-off, and change what the terminal shows. It looks at each record on its way to the handlers instead, whatever they are.
+`init(logging=True)` adds no handler to any logger: that would switch `logging.basicConfig()` and the last-resort
+handler off, and change what the terminal shows. It looks at each record on its way to the handlers instead.
 
-**A record ships once.** A handler that prints it to a stream that we redirect (or, under `flowforge run`, to a pipe that
-the supervisor reads) would bring it a second time, so:
+**A record ships once.** A handler that prints it to a stream that we redirect (or, under `flowforge run`, to a pipe
+that the supervisor reads) would bring it a second time, so:
 
 - in process, the record ships with its structure, and what such a handler prints reaches the terminal alone;
-- under the supervisor, what is printed is in the pipe already: only a record that nobody printed ships, with its structure.
+- under the supervisor, what is printed is in the pipe already: only a record that nobody printed ships.
 
 No lock is taken and nothing is waited for: the queue is made for many writers.
 """
@@ -22,8 +22,6 @@ from typing import Any
 from . import _core, _diagnostics
 from ._streams import StdoutRedirector
 from ._task import current
-
-Ship = Callable[..., None]
 
 _PLAIN = logging.makeLogRecord({}).__dict__
 _STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName"}
@@ -46,11 +44,11 @@ def severity(levelno: int) -> int:
 class Handler(logging.Handler):
     """Ships records to the session's task. Without a session it does nothing.
 
-    Needed only with `init(logging=False)`, to choose loggers, levels and filters by hand; beside `logging=True` it would
-    bring every record twice, and therefore rests.
+    Needed only with `init(logging=False)`, to choose loggers, levels and filters by hand; beside `logging=True` it
+    would bring every record twice, and therefore rests.
     """
 
-    def handle(self, record: logging.LogRecord) -> bool:  # type: ignore[override]
+    def handle(self, record: logging.LogRecord) -> bool:
         """Ship the record, without the handler's lock."""
         if not self.takes(record):
             return False
@@ -67,7 +65,7 @@ class Handler(logging.Handler):
 
     def takes(self, record: logging.LogRecord) -> bool:
         """Whether level and name allow it. Our own loggers could speak while a record is being shipped."""
-        name = record.name
+        name = str(record.name)
         return record.levelno >= self.level and name != _OWN and not name.startswith(_OWN_PREFIX)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -81,8 +79,8 @@ class Handler(logging.Handler):
             producer.log(
                 severity(record.levelno),
                 self.text(record),
-                record.name,
-                record.threadName or "",
+                str(record.name),
+                str(record.threadName),
                 record.created,
                 extras,
             )
@@ -159,7 +157,7 @@ class Capture:
         _active = self
         if self.is_automatic or self.supervised:
             self._ours = (self._make_call_handlers(), self._make_handle())
-            logging.Logger.callHandlers, logging.Handler.handle = self._ours  # type: ignore[method-assign]
+            logging.Logger.callHandlers, logging.Handler.handle = self._ours  # type: ignore[method-assign, assignment]
 
     def remove(self) -> None:
         """Look no more. Who has patched after us keeps our functions, which then do nothing of their own."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _core, _diagnostics, _fork, _hooks, _logging, _settings
 from ._errors import FlowForgeError
-from ._streams import Name, StdoutRedirector
+from ._streams import StdoutRedirector
 from ._task import SubTasks
 
 _lock = threading.RLock()
@@ -59,7 +59,8 @@ class Session:
     @contextmanager
     def capture(self, *, stdout: bool = True, stderr: bool = True) -> Generator[None]:
         """Capture what is printed inside. Under `flowforge run` the supervisor does that already."""
-        names: list[Name] = (["stdout"] if stdout else []) + (["stderr"] if stderr else [])  # type: ignore[list-item]
+        wanted = {"stdout": stdout, "stderr": stderr}
+        names = [name for name, is_wanted in wanted.items() if is_wanted]
         redirectors = [] if self._settings.supervised else self._redirect(*names)
         try:
             yield
@@ -67,7 +68,10 @@ class Session:
             _stop(redirectors)
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all that was printed and logged before the call is stored; an unfinished line is not. False: not in time."""
+        """Wait until all that was printed and logged before the call is stored. False: not in time.
+
+        An unfinished line is not waited for.
+        """
         end = time.monotonic() + (self.flush_timeout if timeout is None else timeout)
         waits = [producer.flush(max(end - time.monotonic(), 0)) for producer in self._producers()]
         return all(waits)
@@ -122,7 +126,7 @@ class Session:
     def _producers(self) -> list[_core.Producer]:
         return [*self.subtasks.producers(), self.producer]
 
-    def _redirect(self, *names: Name) -> list[StdoutRedirector]:
+    def _redirect(self, *names: str) -> list[StdoutRedirector]:
         return [StdoutRedirector(name).start_with(self.producer) for name in names]
 
     def _close(self, timeout: float, *, reopen: bool) -> bool:
@@ -133,7 +137,8 @@ class Session:
         for producer, its_failed in subtasks:
             producer.close_later(its_failed, timeout)
         outcomes = [
-            producer.close(its_failed, None, max(end - time.monotonic(), 0), reopen) for producer, its_failed in subtasks
+            producer.close(its_failed, None, max(end - time.monotonic(), 0), reopen)
+            for producer, its_failed in subtasks
         ]
         outcomes.append(self.producer.close(failed, exit_code, max(end - time.monotonic(), 0), reopen))
         self._report(outcomes)

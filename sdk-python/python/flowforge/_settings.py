@@ -31,7 +31,7 @@ class Settings:
     flush_timeout: float
 
 
-def resolve(
+def resolve(  # noqa: PLR0917 - called once, with all of them
     server: str | None,
     task_id: str | None,
     token: str | None,

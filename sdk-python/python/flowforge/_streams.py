@@ -1,18 +1,16 @@
 """`sys.stdout` and `sys.stderr`, with a reader: everything goes to the stream that was there, then to the server.
 
-Only `write` differs from the stream underneath; whatever else is asked is asked of it. `fileno()` is the real one, so what
-a subprocess or a C library writes passes us by.
+Only `write` differs from the stream underneath; whatever else is asked is asked of it. `fileno()` is the real one, so
+what a subprocess or a C library writes passes us by.
 """
 
 import io
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TextIO, cast
+from typing import Any, TextIO, cast
 
 from . import _core
 from ._task import current
-
-Name = Literal["stdout", "stderr"]
 
 
 class BytesTee(io.BufferedIOBase):
@@ -28,63 +26,63 @@ class BytesTee(io.BufferedIOBase):
     def __del__(self) -> None:
         """Close nothing: the stream underneath lives on."""
 
-    def write(self, data: Any, /) -> int:  # noqa: D102
+    def write(self, data: Any, /) -> int:
         raise NotImplementedError  # each instance has its own
 
-    def writelines(self, lines: Iterable[Any], /) -> None:  # noqa: D102
+    def writelines(self, lines: Iterable[Any], /) -> None:
         for line in lines:
             self.write(line)
 
-    def flush(self) -> None:  # noqa: D102
+    def flush(self) -> None:
         self._target.flush()
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         self._target.close()
 
     @property
-    def closed(self) -> bool:  # noqa: D102
+    def closed(self) -> bool:
         return bool(self._target.closed)
 
     @property
-    def raw(self) -> Any:  # type: ignore[override]
+    def raw(self) -> Any:
         return self._target.raw
 
-    def detach(self) -> Any:  # noqa: D102
+    def detach(self) -> Any:
         return self._target.detach()
 
-    def fileno(self) -> int:  # noqa: D102
+    def fileno(self) -> int:
         return int(self._target.fileno())
 
-    def isatty(self) -> bool:  # noqa: D102
+    def isatty(self) -> bool:
         return bool(self._target.isatty())
 
-    def writable(self) -> bool:  # noqa: D102
+    def writable(self) -> bool:
         return bool(self._target.writable())
 
-    def readable(self) -> bool:  # noqa: D102
+    def readable(self) -> bool:
         return bool(self._target.readable())
 
-    def seekable(self) -> bool:  # noqa: D102
+    def seekable(self) -> bool:
         return bool(self._target.seekable())
 
-    def seek(self, *args: int) -> int:  # noqa: D102
+    def seek(self, *args: int) -> int:
         return int(self._target.seek(*args))
 
-    def tell(self) -> int:  # noqa: D102
+    def tell(self) -> int:
         return int(self._target.tell())
 
-    def truncate(self, *args: Any) -> int:  # noqa: D102
+    def truncate(self, *args: Any) -> int:
         return int(self._target.truncate(*args))
 
 
 class StdoutRedirector(io.TextIOBase):
     """Takes the place of `sys.stdout` or `sys.stderr` between `start()` and `stop()`.
 
-    Redirectors and other replacements of the stream may be stopped in any order. Who still holds a stopped one writes to
-    the stream that lives.
+    Redirectors and other replacements of the stream may be stopped in any order. Who still holds a stopped one writes
+    to the stream that lives.
     """
 
-    def __init__(self, name: Name = "stdout") -> None:
+    def __init__(self, name: str = "stdout") -> None:
         if name not in ("stdout", "stderr"):
             raise ValueError(f"no stream {name!r}: stdout or stderr")
         self._name = name
@@ -158,7 +156,7 @@ class StdoutRedirector(io.TextIOBase):
         """Before `start()`: the plain stream."""
         return self._target.write(text)
 
-    def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override]  # noqa: D102
+    def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override]
         for line in lines:
             self.write(line)
 
@@ -176,62 +174,62 @@ class StdoutRedirector(io.TextIOBase):
     def __del__(self) -> None:
         """Close nothing: the stream underneath lives on."""
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         self.live.close()
 
-    def detach(self) -> Any:  # noqa: D102
+    def detach(self) -> Any:
         return self.live.detach()  # type: ignore[attr-defined]
 
-    def fileno(self) -> int:  # noqa: D102
+    def fileno(self) -> int:
         return self.live.fileno()
 
-    def isatty(self) -> bool:  # noqa: D102
+    def isatty(self) -> bool:
         return self.live.isatty()
 
-    def readable(self) -> bool:  # noqa: D102
+    def readable(self) -> bool:
         return self.live.readable()
 
-    def writable(self) -> bool:  # noqa: D102
+    def writable(self) -> bool:
         return self.live.writable()
 
-    def seekable(self) -> bool:  # noqa: D102
+    def seekable(self) -> bool:
         return self.live.seekable()
 
-    def seek(self, *args: int) -> int:  # noqa: D102
+    def seek(self, *args: int) -> int:
         return self.live.seek(*args)
 
-    def tell(self) -> int:  # noqa: D102
+    def tell(self) -> int:
         return self.live.tell()
 
-    def truncate(self, *args: Any) -> int:  # noqa: D102
+    def truncate(self, *args: Any) -> int:
         return self.live.truncate(*args)
 
-    def read(self, *args: Any) -> str:  # noqa: D102
+    def read(self, *args: Any) -> str:
         return self.live.read(*args)
 
-    def readline(self, *args: Any) -> str:  # type: ignore[override]  # noqa: D102
+    def readline(self, *args: Any) -> str:  # type: ignore[override]
         return self.live.readline(*args)
 
     @property
-    def buffer(self) -> Any:  # noqa: D102
+    def buffer(self) -> Any:
         return self._buffer if self._tee is not None and self._buffer is not None else self.live.buffer
 
     @property
-    def closed(self) -> bool:  # noqa: D102
+    def closed(self) -> bool:
         return self.live.closed
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]  # noqa: D102
+    def encoding(self) -> str:  # type: ignore[override]
         return self.live.encoding
 
     @property
-    def errors(self) -> str | None:  # type: ignore[override]  # noqa: D102
+    def errors(self) -> str | None:  # type: ignore[override]
         return self.live.errors
 
     @property
-    def newlines(self) -> Any:  # type: ignore[override]  # noqa: D102
+    def newlines(self) -> Any:  # type: ignore[override]
         return self.live.newlines
 
 
-last_words: Callable[[], None] | None = None
+last_words: Callable[[], object] | None = None
 """Set at the end of a process that exits without `atexit`: called at each flush."""

@@ -114,7 +114,7 @@ class task:  # noqa: N801 - reads as a statement: `with task("extract"):`
         self._entered.append(scope)
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._entered.pop().__exit__(*exception)
 
     def __call__(self, function: F) -> F:
