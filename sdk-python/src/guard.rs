@@ -10,9 +10,11 @@ static MESSAGE: OnceLock<String> = OnceLock::new();
 
 /// Runs `work`; after a panic, here or before, it is `otherwise`.
 pub(crate) fn run<T>(otherwise: T, work: impl FnOnce() -> T) -> T {
-    if DISABLED.load(Ordering::Relaxed) {
-        return otherwise;
-    }
+    if DISABLED.load(Ordering::Relaxed) { otherwise } else { catch(otherwise, work) }
+}
+
+/// As [`run`], also when capture is off already: for what ends it.
+pub(crate) fn catch<T>(otherwise: T, work: impl FnOnce() -> T) -> T {
     // What a panic leaves half-done is never looked at again: capture is off.
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(value) => value,
@@ -44,6 +46,6 @@ mod tests {
         assert_eq!(run(0, || 1), 1);
         assert_eq!(run(0, || panic!("broken on purpose")), 0);
         assert_eq!(panicked().as_deref(), Some("broken on purpose"));
-        assert_eq!(run(0, || 1), 0);
+        assert_eq!((run(0, || 1), catch(0, || 1)), (0, 1));
     }
 }

@@ -31,8 +31,9 @@ struct Slot {
 
 #[pymethods]
 impl Producer {
+    /// `at_once`: connect now, not at the first line.
     #[new]
-    #[pyo3(signature = (*, server, task_id, tenant, workflow_id, name, max_buffer_bytes, on_restart))]
+    #[pyo3(signature = (*, server, task_id, tenant, workflow_id, name, max_buffer_bytes, on_restart, at_once))]
     fn new(
         server: String,
         task_id: String,
@@ -41,6 +42,7 @@ impl Producer {
         name: String,
         max_buffer_bytes: usize,
         on_restart: Py<PyAny>,
+        at_once: bool,
     ) -> PyResult<Self> {
         let mut config = ClientConfig::new(server, task_id);
         config.tenant = tenant;
@@ -49,8 +51,11 @@ impl Producer {
         config.max_buffer_bytes = max_buffer_bytes;
         concat!("flowforge-python/", env!("CARGO_PKG_VERSION")).clone_into(&mut config.sdk);
         fork::check();
-        let client = Client::start(config.clone()).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        let slot = Slot { client: Some(Arc::new(client)), generation: fork::generation() };
+        let mut slot = Slot { client: None, generation: fork::NEVER };
+        if at_once {
+            let client = Client::start(config.clone()).map_err(|error| PyValueError::new_err(error.to_string()))?;
+            slot = Slot { client: Some(Arc::new(client)), generation: fork::generation() };
+        }
         Ok(Self { config, slot: RwLock::new(slot), on_restart })
     }
 
@@ -82,7 +87,7 @@ impl Producer {
     /// Waits until all that was captured before is stored. False: not in time, or never.
     fn flush(&self, py: Python<'_>, timeout: f64) -> bool {
         let Some(client) = self.own_client() else { return true };
-        guard::run(false, || py.detach(|| client.flush(seconds(timeout))))
+        guard::catch(false, || py.detach(|| client.flush(seconds(timeout))))
     }
 
     /// Ends the producer. `reopen`: its next line starts another.
@@ -93,7 +98,7 @@ impl Producer {
             *self.write_slot() = Slot { client: None, generation: fork::NEVER };
         }
         let otherwise = (false, 0, 0, guard::panicked());
-        guard::run(otherwise, || {
+        guard::catch(otherwise, || {
             describe(&py.detach(|| client.close(status(failed), exit_code, seconds(timeout))))
         })
     }
@@ -108,7 +113,7 @@ impl Producer {
 
     /// Counters, see `Stats` in Python.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = self.own_client().map(|client| client.stats()).unwrap_or_default();
+        let stats = self.ask(|client| Some(client.stats())).unwrap_or_default();
         let dict = PyDict::new(py);
         dict.set_item("captured", stats.captured)?;
         dict.set_item("stored", stats.captured.saturating_sub(stats.dropped_lines + stats.buffered_lines))?;
@@ -125,14 +130,13 @@ impl Producer {
     /// Where people look at this task, once the server has said so.
     #[getter]
     fn viewer_url(&self) -> Option<String> {
-        self.own_client().and_then(|client| client.viewer_url())
+        self.ask(Client::viewer_url)
     }
 
     /// This producer's id as the server shows it; `None`: nothing was shipped in this process yet.
     #[getter]
     fn producer(&self) -> Option<String> {
-        let id = u128::from_be_bytes(self.own_client()?.producer());
-        Some(format!("{id:032x}"))
+        self.ask(|client| Some(format!("{:032x}", u128::from_be_bytes(client.producer()))))
     }
 }
 
@@ -160,6 +164,11 @@ impl Producer {
         }
     }
 
+    fn ask<T>(&self, question: impl FnOnce(&Client) -> Option<T>) -> Option<T> {
+        let client = self.own_client()?;
+        guard::catch(None, || question(&client))
+    }
+
     /// The client, if it belongs to this process.
     fn own_client(&self) -> Option<Arc<Client>> {
         fork::check();
@@ -167,7 +176,7 @@ impl Producer {
         slot.client.clone().filter(|_| slot.generation == fork::generation())
     }
 
-    /// Starts a client in a process that has none: a child, or a closed producer that is written to again.
+    /// Starts a client in a process that has none: at a first line, in a child, or after a close.
     fn restart(&self, py: Python<'_>) {
         // A client that cannot start now will not start for the next line either.
         let client = Client::start(self.config.clone()).ok().map(Arc::new);

@@ -33,6 +33,7 @@ class Producer:
         name: str,
         max_buffer_bytes: int,
         on_restart: Callable[[], object],
+        at_once: bool,
     ) -> Producer: ...
     @property
     def viewer_url(self) -> str | None: ...

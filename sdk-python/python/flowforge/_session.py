@@ -47,6 +47,11 @@ class Session:
         return self._settings.server
 
     @property
+    def is_supervised(self) -> bool:
+        """Whether `flowforge run` reads what this process prints."""
+        return self._settings.supervised
+
+    @property
     def flush_timeout(self) -> float:
         """Seconds that the end of the process may wait for the server."""
         return self._settings.flush_timeout
@@ -111,6 +116,8 @@ class Session:
                 name=name,
                 max_buffer_bytes=settings.max_buffer_bytes,
                 on_restart=self._restarted,
+                # Under the supervisor most programs have nothing to ship beside the pipes: no connection until then.
+                at_once=not settings.supervised,
             )
         except ValueError as error:
             raise FlowForgeError(str(error)) from None

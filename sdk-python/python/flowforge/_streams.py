@@ -92,10 +92,11 @@ class StdoutRedirector(io.TextIOBase):
         self._buffer: BytesTee | None = None
 
     def start(self) -> "StdoutRedirector":
-        """Take the stream's place."""
+        """Take the stream's place; under `flowforge run`, which reads the stream already, do nothing."""
         from ._session import require  # noqa: PLC0415 - the session knows redirectors
 
-        return self.start_with(require().producer)
+        session = require()
+        return self if session.is_supervised else self.start_with(session.producer)
 
     def start_with(self, producer: _core.Producer) -> "StdoutRedirector":
         """Take the stream's place, and ship to this producer."""

@@ -6,6 +6,7 @@ somebody is inside; the last one out closes it, without waiting.
 
 import functools
 import inspect
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -18,6 +19,9 @@ from ._errors import FlowForgeError
 from ._settings import safe_id
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MAX_CLOSING = 64
+"""Ended sub-tasks that wait for the server for as long as it takes."""
 
 current: ContextVar[_core.Producer | None] = ContextVar("flowforge_task", default=None)
 _path: ContextVar[tuple[str, ...]] = ContextVar("flowforge_task_path", default=())
@@ -68,8 +72,11 @@ class SubTasks:
             if count > 1:
                 self._open[task_id] = (producer, count - 1, failed)
                 return
+            # A server that is away loses no line of a task that is over, while this process lives. But each such task
+            # has a buffer of its own, so their number has a bound.
+            patience = math.inf if len(self._closing) < MAX_CLOSING else self._parent.flush_timeout
             self._closing.append((producer, failed))
-        producer.close_later(failed, self._parent.flush_timeout)
+        producer.close_later(failed, patience)
 
     def producers(self) -> list[_core.Producer]:
         """All that may still hold lines."""
