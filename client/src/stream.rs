@@ -186,7 +186,9 @@ mod tests {
     #[test]
     fn lanes_do_not_tear_each_others_lines() {
         let shared = Shared::new(ClientConfig::new("http://h", "a"), [1; 16]);
-        for (lane, text) in [(1, "one "), (2, "two "), (3, "three\n"), (1, "1\n"), (4, "four\n"), (2, "2\n"), (1, "tail")] {
+        for (lane, text) in
+            [(1, "one "), (2, "two "), (3, "three\n"), (1, "1\n"), (4, "four\n"), (2, "2\n"), (1, "tail")]
+        {
             shared.write(lane, Stream::Stdout, text.as_bytes());
         }
         assert_eq!(messages(&shared), ["three", "one 1", "four", "two 2"]);

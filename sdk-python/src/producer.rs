@@ -32,6 +32,7 @@ struct Slot {
 #[pymethods]
 impl Producer {
     /// `at_once`: connect now, not at the first line.
+    #[expect(clippy::too_many_arguments, reason = "all are named in Python")]
     #[new]
     #[pyo3(signature = (*, server, task_id, tenant, workflow_id, name, max_buffer_bytes, on_restart, at_once))]
     fn new(
@@ -92,15 +93,20 @@ impl Producer {
 
     /// Ends the producer. `reopen`: its next line starts another.
     #[pyo3(signature = (failed, exit_code, timeout, reopen=false))]
-    fn close(&self, py: Python<'_>, failed: Option<bool>, exit_code: Option<i32>, timeout: f64, reopen: bool) -> Outcome {
+    fn close(
+        &self,
+        py: Python<'_>,
+        failed: Option<bool>,
+        exit_code: Option<i32>,
+        timeout: f64,
+        reopen: bool,
+    ) -> Outcome {
         let Some(client) = self.own_client() else { return (true, 0, 0, None) };
         if reopen {
             *self.write_slot() = Slot { client: None, generation: fork::NEVER };
         }
         let otherwise = (false, 0, 0, guard::panicked());
-        guard::catch(otherwise, || {
-            describe(&py.detach(|| client.close(status(failed), exit_code, seconds(timeout))))
-        })
+        guard::catch(otherwise, || describe(&py.detach(|| client.close(status(failed), exit_code, seconds(timeout)))))
     }
 
     /// Asks for the end and does not wait: a thread of its own does. `close` then tells what it came to.

@@ -111,7 +111,10 @@ mod tests {
         let nested = fields(Some("{\"x\": {\"y\": 1}}"), 100);
         assert_eq!(nested, serde_json::json!({"logger": "a\"b", "thread": "é", "x": {"y": 1}}));
         assert!(fields(Some("{\"x\": NaN}"), 1000)["fields_error"].is_string());
-        assert_eq!(fields(Some("{\"x\": \"0123456789012345678901234567890123456789\"}"), 80)["fields_error"], "too large");
+        assert_eq!(
+            fields(Some("{\"x\": \"0123456789012345678901234567890123456789\"}"), 70)["fields_error"],
+            "too large"
+        );
     }
 
     #[test]
