@@ -47,8 +47,10 @@ def test_the_stream_answers_as_the_original(run: Runner) -> None:  # 14
             assert not hasattr(ours, missing)
         faulthandler.enable()
         subprocess.run([sys.executable, "-c", "print('from a child')"], stdout=sys.stdout, check=True)
-        import gc
+        import gc, weakref
+        gone = weakref.ref(ours)
         del ours; flowforge.shutdown(); gc.collect()
+        assert gone() is None
         assert sys.stdout is original and not original.closed
         print("still open")
         """

@@ -10,15 +10,17 @@ from collections.abc import Callable
 
 from . import _core, _streams
 
-_registered: set[int] = set()
+_is_watching = False
+_finishing: set[int] = set()
 
 
 def watch(in_child: Callable[[], None]) -> None:
-    """Register the hook, once: it cannot be taken back."""
-    if not _registered:
-        _registered.add(os.getpid())
+    """Register the hooks, once: they cannot be taken back."""
+    global _is_watching  # noqa: PLW0603 - of this process and its children
+    if not _is_watching:
+        _is_watching = True
         os.register_at_fork(after_in_child=_core.forked)
-    os.register_at_fork(after_in_child=in_child)
+        os.register_at_fork(after_in_child=in_child)
 
 
 def finish_with_multiprocessing(flush: Callable[[], object], close: Callable[[], object]) -> None:
@@ -28,9 +30,9 @@ def finish_with_multiprocessing(flush: Callable[[], object], close: Callable[[],
     """
     process = sys.modules.get("multiprocessing.process")
     util = sys.modules.get("multiprocessing.util")
-    if process is None or util is None or process.parent_process() is None or os.getpid() in _registered:
+    if process is None or util is None or process.parent_process() is None or os.getpid() in _finishing:
         return
-    _registered.add(os.getpid())
+    _finishing.add(os.getpid())
 
     def finish() -> None:
         redirected = any(isinstance(stream, _streams.StdoutRedirector) for stream in (sys.stdout, sys.stderr))

@@ -33,7 +33,7 @@ class Session:
             self._hooks.install()
         if settings.capture:
             self._redirectors = self._redirect("stdout", "stderr")
-        _fork.watch(self.subtasks.forget_lock)
+        _fork.watch(_in_child)
         atexit.register(self.shutdown)
 
     @property
@@ -115,7 +115,8 @@ class Session:
                 workflow_id=settings.workflow_id or (settings.task_id if name else ""),
                 name=name,
                 max_buffer_bytes=settings.max_buffer_bytes,
-                on_restart=self._restarted,
+                # Not a method: native code would hold this session for ever.
+                on_restart=_restarted,
                 # Under the supervisor most programs have nothing to ship beside the pipes: no connection until then.
                 at_once=not settings.supervised,
             )
@@ -165,13 +166,27 @@ class Session:
         if (panic := _core.panicked()) is not None:
             _diagnostics.say(f"capture stopped after an error of its own: {panic}")
 
-    def _restarted(self) -> None:
+    def deliver_with_multiprocessing(self) -> None:
+        """In a child of multiprocessing, see to its last lines."""
         _fork.finish_with_multiprocessing(self.flush, lambda: self._close(self.flush_timeout, reopen=True))
 
 
 def _stop(redirectors: Iterable[StdoutRedirector]) -> None:
     for redirector in redirectors:
         redirector.stop()
+
+
+def _restarted() -> None:
+    if _session is not None:
+        _session.deliver_with_multiprocessing()
+
+
+def _in_child() -> None:
+    """Make new locks: whoever held the old ones is not here."""
+    global _lock  # noqa: PLW0603 - see above
+    _lock = threading.RLock()
+    if _session is not None:
+        _session.subtasks.forget_lock()
 
 
 def start(settings: _settings.Settings, *, records: bool, exceptions: bool, announce: bool) -> Session:
