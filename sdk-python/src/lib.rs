@@ -1,11 +1,11 @@
 //! The native half of the Python package `flowforge`: a thin binding over [`flowforge_client`].
 //!
-//! - [`producer`]: one client, and what a fork does to it.
-//! - [`tee`]: the `write` of a redirected stream: the terminal first, then the queue.
-//! - [`record`]: a logging record as an entry.
-//! - [`text`]: Python text as bytes.
-//! - [`guard`]: a panic ends the capture, never the program.
-//! - [`fork`]: which process this is.
+//! - `producer`: one client, and what a fork does to it.
+//! - `tee`: the `write` of a redirected stream: the terminal first, then the queue.
+//! - `record`: a logging record as an entry.
+//! - `text`: Python text as bytes.
+//! - `guard`: a panic ends the capture, never the program.
+//! - `fork`: which process this is.
 //!
 //! # Invariants
 //!
