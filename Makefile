@@ -18,7 +18,7 @@ run: ## build and run the server with ./config.yaml
 
 test: ## everything that must pass: lints, unit, contract and end-to-end tests; installs what is missing
 	@./.ci/prepare test
-	@./.ci/parts fmt clippy docs boundaries build rust python viewer browser
+	@./.ci/parts fmt clippy docs boundaries build rust python viewer browser sdk sdk_lint
 
 check: ## the quick part of it: format, lints, docs
 	@./.ci/prepare check

@@ -112,6 +112,11 @@ impl Assembler {
         !self.partial.is_empty()
     }
 
+    /// Whether a line has begun that has not ended: text, or a `\r` whose meaning is not decided yet.
+    pub fn is_open(&self) -> bool {
+        self.since.is_some()
+    }
+
     /// Takes the next bytes of the stream.
     pub fn feed(&mut self, mut input: &[u8], now: Instant, out: &mut Vec<Output>) {
         while let Some(&first) = input.first() {

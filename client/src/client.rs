@@ -1,6 +1,7 @@
 //! The handle that a program holds.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -61,7 +62,19 @@ impl Client {
 
     /// Captures what a program wrote: any bytes, whole lines or not. Blocks like [`Client::push`].
     pub fn write(&self, stream: Stream, bytes: &[u8]) {
-        self.shared.write(stream, bytes);
+        self.shared.write(0, stream, bytes);
+    }
+
+    /// [`Client::write`] for programs whose threads take turns in the middle of a line: each `lane` (a thread) has an
+    /// unfinished line of its own, and lines leave in the order in which they end.
+    pub fn write_from(&self, lane: u64, stream: Stream, bytes: &[u8]) {
+        self.shared.write(lane, stream, bytes);
+    }
+
+    /// The longest message, and the longest `fields_json`, that the server takes: [`Client::write`] splits by itself,
+    /// who calls [`Client::push`] keeps to it.
+    pub fn max_line_bytes(&self) -> usize {
+        self.shared.max_line_bytes.load(Ordering::Relaxed)
     }
 
     /// Shows a state of a row that is not kept, at most 4 a second for each row. Lost without a connection.

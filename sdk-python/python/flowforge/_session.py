@@ -1,0 +1,212 @@
+"""The one session of a process: what `init()` starts and `shutdown()` ends."""
+
+import atexit
+import threading
+import time
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import Any
+
+from . import _core, _diagnostics, _fork, _hooks, _logging, _settings
+from ._errors import FlowForgeError
+from ._streams import StdoutRedirector
+from ._task import SubTasks
+
+_lock = threading.RLock()
+_session: "Session | None" = None
+
+
+class Session:
+    """What is shipped, and where to. Made by `flowforge.init()`; `with` shuts it down at the end."""
+
+    def __init__(self, settings: _settings.Settings, *, records: bool, exceptions: bool) -> None:
+        self._settings = settings
+        self.subtasks = SubTasks(self)
+        self.producer = self.new_producer(settings.task_id, "")
+        self._redirectors: list[StdoutRedirector] = []
+        self._logging = _logging.Capture(self.producer, automatic=records, supervised=settings.supervised)
+        shown = settings.capture or settings.supervised
+        self._hooks = _hooks.Hooks(None if shown else self._logging.handler.emit)
+        self._is_open = True
+        self._logging.install()
+        if exceptions:
+            self._hooks.install()
+        if settings.capture:
+            self._redirectors = self._redirect("stdout", "stderr")
+        _fork.watch(_in_child)
+        atexit.register(self.shutdown)
+
+    @property
+    def task_id(self) -> str:
+        """The task that this process's output belongs to."""
+        return self._settings.task_id
+
+    @property
+    def server(self) -> str:
+        """Where it is shipped to."""
+        return self._settings.server
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether `flowforge run` reads what this process prints."""
+        return self._settings.supervised
+
+    @property
+    def flush_timeout(self) -> float:
+        """Seconds that the end of the process may wait for the server."""
+        return self._settings.flush_timeout
+
+    @property
+    def viewer_url(self) -> str | None:
+        """Where people read it, once the server has said so."""
+        return self.producer.viewer_url
+
+    @contextmanager
+    def capture(self, *, stdout: bool = True, stderr: bool = True) -> Generator[None]:
+        """Capture what is printed inside. Under `flowforge run` the supervisor does that already."""
+        wanted = {"stdout": stdout, "stderr": stderr}
+        names = [name for name, is_wanted in wanted.items() if is_wanted]
+        redirectors = [] if self._settings.supervised else self._redirect(*names)
+        try:
+            yield
+        finally:
+            _stop(redirectors)
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all that was printed and logged before the call is stored. False: not in time.
+
+        An unfinished line is not waited for.
+        """
+        end = time.monotonic() + (self.flush_timeout if timeout is None else timeout)
+        waits = [producer.flush(max(end - time.monotonic(), 0)) for producer in self._producers()]
+        return all(waits)
+
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """Undo what `init()` did, deliver what is left, and say what could not be. True: everything is stored."""
+        global _session  # noqa: PLW0603 - the one session of this process
+        with _lock:
+            if not self._is_open:
+                return True
+            self._is_open = False
+            if _session is self:
+                _session = None
+        _stop(self._redirectors)
+        self._hooks.remove()
+        self._logging.remove()
+        atexit.unregister(self.shutdown)
+        return self._close(self.flush_timeout if timeout is None else timeout, reopen=False)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters over all producers of this process; `connected` and `last_error` are the session's own."""
+        own = self.producer.stats()
+        sums = self.subtasks.past_counts()
+        for stats in [own, *(producer.stats() for producer in self.subtasks.producers())]:
+            sums.update({key: value for key, value in stats.items() if type(value) is int})
+        return {**own, **sums}
+
+    def new_producer(self, task_id: str, name: str) -> _core.Producer:
+        """Start a producer for a task; `FlowForgeError` if the server would refuse its settings."""
+        settings = self._settings
+        try:
+            return _core.Producer(
+                server=settings.server,
+                task_id=task_id,
+                tenant=settings.tenant,
+                workflow_id=settings.workflow_id or (settings.task_id if name else ""),
+                name=name,
+                max_buffer_bytes=settings.max_buffer_bytes,
+                # Not a method: native code would hold this session for ever.
+                on_restart=_restarted,
+                # Under the supervisor most programs have nothing to ship beside the pipes: no connection until then.
+                at_once=not settings.supervised,
+            )
+        except ValueError as error:
+            raise FlowForgeError(str(error)) from None
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is not None and self._hooks.exit_code is None:
+            self._hooks.exit_code = 1
+        self.shutdown()
+
+    def _producers(self) -> list[_core.Producer]:
+        return [*self.subtasks.producers(), self.producer]
+
+    def _redirect(self, *names: str) -> list[StdoutRedirector]:
+        return [StdoutRedirector(name).start_with(self.producer) for name in names]
+
+    def _close(self, timeout: float, *, reopen: bool) -> bool:
+        end = time.monotonic() + timeout
+        exit_code = self._hooks.exit_code
+        failed = None if exit_code is None else True
+        subtasks = self.subtasks.ending(failed=bool(failed))
+        for producer, its_failed in subtasks:
+            producer.close_later(its_failed, timeout)
+        outcomes = [
+            producer.close(its_failed, None, max(end - time.monotonic(), 0), reopen)
+            for producer, its_failed in subtasks
+        ]
+        outcomes.append(self.producer.close(failed, exit_code, max(end - time.monotonic(), 0), reopen))
+        self._report(outcomes)
+        return all(outcome[0] for outcome in outcomes)
+
+    def _report(self, outcomes: list[tuple[bool, int, int, str | None]]) -> None:
+        undelivered = sum(outcome[1] for outcome in outcomes)
+        dropped = sum(outcome[2] for outcome in outcomes)
+        error = next((outcome[3] for outcome in outcomes if outcome[3]), None)
+        because = f" ({error})" if error else ""
+        if undelivered:
+            _diagnostics.say(f"{_diagnostics.lines(undelivered)} not delivered to {self.server}{because}")
+        elif error:
+            _diagnostics.say(f"the end of the task was not delivered to {self.server}{because}")
+        if dropped:
+            _diagnostics.say(f"{_diagnostics.lines(dropped)} dropped: the server was too slow or away")
+        if (panic := _core.panicked()) is not None:
+            _diagnostics.say(f"capture stopped after an error of its own: {panic}")
+
+    def deliver_with_multiprocessing(self) -> None:
+        """In a child of multiprocessing, see to its last lines."""
+        _fork.finish_with_multiprocessing(self.flush, lambda: self._close(self.flush_timeout, reopen=True))
+
+
+def _stop(redirectors: Iterable[StdoutRedirector]) -> None:
+    for redirector in redirectors:
+        redirector.stop()
+
+
+def _restarted() -> None:
+    if _session is not None:
+        _session.deliver_with_multiprocessing()
+
+
+def _in_child() -> None:
+    """Make new locks: whoever held the old ones is not here."""
+    global _lock  # noqa: PLW0603 - see above
+    _lock = threading.RLock()
+    if _session is not None:
+        _session.subtasks.forget_lock()
+
+
+def start(settings: _settings.Settings, *, records: bool, exceptions: bool, announce: bool) -> Session:
+    """Make the session, or return the one that is there."""
+    global _session  # noqa: PLW0603 - the one session of this process
+    with _lock:
+        if _session is None:
+            _session = Session(settings, records=records, exceptions=exceptions)
+            if announce:
+                _diagnostics.say(f"task {settings.task_id}, shipped to {settings.server}")
+        return _session
+
+
+def active() -> Session | None:
+    """Return the session, if there is one."""
+    return _session
+
+
+def require() -> Session:
+    """Return the session."""
+    if _session is None:
+        raise FlowForgeError("call flowforge.init() first")
+    return _session

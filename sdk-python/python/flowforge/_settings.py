@@ -1,0 +1,97 @@
+"""What `init()` was asked for, completed from the environment and checked."""
+
+import datetime
+import os
+import re
+import secrets
+import string
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import _diagnostics
+from ._errors import FlowForgeError
+
+DEFAULT_SERVER = "http://127.0.0.1:50051"
+_NOT_IN_ID = re.compile(r"[^A-Za-z0-9._-]")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where to ship to, as what, and how much may wait."""
+
+    server: str
+    task_id: str
+    tenant: str
+    workflow_id: str
+    capture: bool
+    supervised: bool
+    max_buffer_bytes: int
+    flush_timeout: float
+
+
+def resolve(  # noqa: PLR0917 - called once, with all of them
+    server: str | None,
+    task_id: str | None,
+    token: str | None,
+    capture: str | bool | None,
+    redact: Iterable[str],
+    spool: object,
+    max_buffer_bytes: int,
+    flush_timeout: float,
+) -> Settings:
+    """Arguments first, then `FLOWFORGE_*`, then defaults."""
+    _refuse_what_is_not_there(token, redact, spool)
+    if max_buffer_bytes < 1 or not flush_timeout >= 0:
+        raise FlowForgeError("max_buffer_bytes must be at least 1, and flush_timeout not negative")
+    env = os.environ
+    supervised = env.get("FLOWFORGE_SUPERVISED") == "1"
+    return Settings(
+        server=server or env.get("FLOWFORGE_SERVER") or DEFAULT_SERVER,
+        task_id=task_id or env.get("FLOWFORGE_TASK_ID") or new_task_id(),
+        tenant=env.get("FLOWFORGE_TENANT_ID", ""),
+        workflow_id=env.get("FLOWFORGE_WORKFLOW_ID", ""),
+        capture=_wants_capture(capture) and not supervised,
+        supervised=supervised,
+        max_buffer_bytes=max_buffer_bytes,
+        flush_timeout=flush_timeout,
+    )
+
+
+def _refuse_what_is_not_there(token: str | None, redact: Iterable[str], spool: object) -> None:
+    for name, value in (("spool", spool), ("redact", tuple(redact)), ("token", token)):
+        if value:
+            raise FlowForgeError(f"{name} is not available yet")
+    if os.environ.get("FLOWFORGE_TOKEN"):
+        _diagnostics.say("FLOWFORGE_TOKEN is set, but tokens are not available yet: it is not sent")
+
+
+def _wants_capture(capture: str | bool | None) -> bool:
+    if capture in ("auto", "sys", True):
+        return True
+    if capture in ("off", None, False):
+        return False
+    check_mode(str(capture))
+    return True
+
+
+def check_mode(mode: str) -> None:
+    """Refuse a way of capturing that is not there."""
+    if mode == "fd":
+        raise FlowForgeError('capture mode "fd" is not available yet; "sys" captures what Python writes')
+    if mode != "sys":
+        raise FlowForgeError(f'capture mode {mode!r} is unknown: "auto", "sys" or "off"')
+
+
+def new_task_id() -> str:
+    """Make an id as `flowforge run` does: `<program>-<UTC time>-<6 random>`."""
+    name = safe_id(Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else "python")
+    time = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S")
+    random = "".join(secrets.choice(string.ascii_lowercase) for _ in range(6))
+    return f"{name[:64]}-{time}-{random}"
+
+
+def safe_id(name: str) -> str:
+    """Make what the server takes as (a part of) an id."""
+    return _NOT_IN_ID.sub("-", name).strip("-._") or "task"

@@ -1,0 +1,62 @@
+//! The native half of the Python package `flowforge`: a thin binding over [`flowforge_client`].
+//!
+//! - `producer`: one client, and what a fork does to it.
+//! - `tee`: the `write` of a redirected stream: the terminal first, then the queue.
+//! - `record`: a logging record as an entry.
+//! - `text`: Python text as bytes.
+//! - `guard`: a panic ends the capture, never the program.
+//! - `fork`: which process this is.
+//!
+//! # Invariants
+//!
+//! - **The queue holds bytes.** No Python object outlives the call that brought it, so the sender's thread never attaches
+//!   to Python.
+//! - **Every wait releases the GIL.** What is called while attached takes short locks that no Python code runs under.
+//! - **Locks of this crate are only taken while attached and never across a detach.** A fork happens while attached, so
+//!   they are free in the child; those of the client may not be, and a child never touches its parent's client.
+
+mod fork;
+mod guard;
+mod producer;
+mod record;
+mod tee;
+mod text;
+
+use pyo3::prelude::*;
+
+/// `flowforge._core`, see `_core.pyi` for the Python view.
+#[pymodule(gil_used = true)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<producer::Producer>()?;
+    module.add_class::<tee::Tee>()?;
+    module.add_function(wrap_pyfunction!(forked, module)?)?;
+    module.add_function(wrap_pyfunction!(panicked, module)?)?;
+    module.add_function(wrap_pyfunction!(use_tasks, module)?)?;
+    module.add_function(wrap_pyfunction!(echo_only, module)?)
+}
+
+/// The hook of `os.register_at_fork`: only an atomic is touched.
+#[pyfunction]
+fn forked() {
+    fork::happened();
+}
+
+/// What panicked, if something did: nothing is captured any more.
+#[pyfunction]
+fn panicked() -> Option<String> {
+    guard::panicked()
+}
+
+/// From now on writes look up the current task.
+#[pyfunction]
+fn use_tasks() {
+    tee::use_tasks();
+}
+
+/// Whether this thread's writes go to the terminal alone; returns what it was before.
+#[pyfunction]
+#[pyo3(signature = (on, /))]
+fn echo_only(on: bool) -> bool {
+    tee::echo_only(on)
+}

@@ -1,0 +1,132 @@
+"""Children of fork: they never hang, ship their own lines, and none of their parent's."""
+
+from collections import Counter
+
+from conftest import Runner
+
+
+def test_forks_while_threads_print(run: Runner) -> None:  # 20
+    run.run(
+        """
+        import flowforge, os, sys, threading
+        flowforge.init(max_buffer_bytes=64 << 20, flush_timeout=30)
+        stop = threading.Event()
+        counts = [0] * 4
+        def work(thread):
+            while not stop.is_set():
+                print("parent", thread, counts[thread]); counts[thread] += 1
+                stop.wait(0.0005)
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        [t.start() for t in threads]
+        children = []
+        for number in range(40):
+            pid = os.fork()
+            if pid == 0:
+                stop.set()
+                if number % 2:
+                    print("child", number)
+                    assert flowforge.flush(30)
+                flowforge.shutdown()
+                os._exit(0)
+            children.append(pid)
+        assert all(os.waitpid(pid, 0)[1] == 0 for pid in children)
+        stop.set(); [t.join() for t in threads]
+        open(sys.argv[1], "w").write(" ".join(map(str, counts)))
+        """,
+        str(run.folder / "counts"),
+    )
+    counts = [int(count) for count in (run.folder / "counts").read_text().split()]
+    rows = [row for row in run.server.rows(run.task) if row["stream"] == "stdout"]
+    parents = {f"parent {thread} {n}" for thread, count in enumerate(counts) for n in range(count)}
+    children = {f"child {number}" for number in range(1, 40, 2)}
+    assert Counter(row["message"] for row in rows) == dict.fromkeys(parents | children, 1)
+    assert len({row["producer"] for row in rows if row["message"] in children}) == 20
+    assert len({row["producer"] for row in rows if row["message"] in parents}) == 1
+
+
+def test_a_pool_while_threads_print(run: Runner) -> None:  # 20
+    run.run(
+        """
+        import flowforge, multiprocessing, threading
+        def work(number):
+            print("job", number); return number
+        if __name__ == "__main__":
+            flowforge.init(flush_timeout=30)
+            stop = threading.Event()
+            def chatter():
+                number = 0
+                while not stop.is_set():
+                    print("parent", number); number += 1; stop.wait(0.001)
+            thread = threading.Thread(target=chatter); thread.start()
+            with multiprocessing.get_context("fork").Pool(4) as pool:
+                assert pool.map(work, range(200)) == list(range(200))
+                pool.close(); pool.join()
+            stop.set(); thread.join()
+        """
+    )
+    lines = run.server.lines(run.task)
+    assert sorted(line for line in lines if line.startswith("job")) == sorted(f"job {n}" for n in range(200))
+    parents = [line for line in lines if line.startswith("parent")]
+    assert parents == [f"parent {number}" for number in range(len(parents))] and parents
+
+
+def test_a_forked_process_delivers_all_its_lines(run: Runner) -> None:  # 21
+    run.run(
+        """
+        import flowforge, logging, multiprocessing
+        def work():
+            for number in range(100):
+                print("child", number)
+            logging.error("a record")
+        def fail():
+            raise ValueError("in a child")
+        if __name__ == "__main__":
+            flowforge.init(flush_timeout=30)
+            print("parent")
+            for target in (work, fail):
+                process = multiprocessing.get_context("fork").Process(target=target)
+                process.start(); process.join()
+        """
+    )
+    lines = run.server.lines(run.task)
+    assert [line for line in lines if line.startswith("child")] == [f"child {number}" for number in range(100)]
+    assert lines.count("parent") == 1 and lines.count("a record") == 1
+    assert lines.count("ValueError: in a child") == 1, lines[-10:]
+    assert run.server.task(run.task)["status"] == "succeeded"
+
+
+def test_a_child_that_exits_normally_delivers(run: Runner) -> None:
+    run.run(
+        """
+        import flowforge, os, sys
+        flowforge.init(flush_timeout=30)
+        print("before")
+        sys.stdout.flush()  # or the child has it in its buffer, too
+        assert flowforge.flush()  # the order of two processes is that of their arrival
+        pid = os.fork()
+        if pid == 0:
+            print("child")
+            sys.exit()
+        assert os.waitpid(pid, 0)[1] == 0
+        print("after")
+        """
+    )
+    assert run.server.lines(run.task) == ["before", "child", "after"]
+
+
+def test_a_fork_behind_pythons_back_is_noticed(run: Runner) -> None:
+    run.run(
+        """
+        import ctypes, flowforge, os, sys
+        flowforge.init(flush_timeout=30)
+        print("parent", flush=True)
+        assert flowforge.flush()
+        # As a library in C forks: holding the GIL, and without telling Python.
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            print("child", flush=True)
+            os._exit(0 if flowforge.flush(30) else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+        """
+    )
+    assert run.server.lines(run.task) == ["parent", "child"]

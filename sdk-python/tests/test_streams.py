@@ -1,0 +1,142 @@
+"""The redirector is the stream it replaces, and gives it back."""
+
+from conftest import Runner
+
+
+def test_import_changes_nothing(run: Runner) -> None:  # 2
+    run.run(
+        """
+        import logging, os, sys, threading
+        def state():
+            return (sys.stdout, sys.stderr, sys.excepthook, threading.excepthook, threading.active_count(),
+                    len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd")), logging.root.handlers[:],
+                    logging.root.level, logging.Logger.callHandlers, logging.Handler.handle, logging.raiseExceptions)
+        before = state()
+        import flowforge
+        assert state() == before
+        session = flowforge.init()
+        assert state() != before and flowforge.init(task_id="other") is session and session.task_id != "other"
+        assert logging.root.handlers == [] and logging.root.level == logging.WARNING
+        flowforge.shutdown()
+        after = state()
+        assert after[:4] == before[:4] and after[7:] == before[7:]
+        """
+    )
+
+
+def test_the_stream_answers_as_the_original(run: Runner) -> None:  # 14
+    run.run(
+        """
+        import faulthandler, flowforge, io, subprocess, sys
+        original = sys.stdout
+        names = ["isatty", "fileno", "readable", "writable", "seekable"]
+        def answers(stream):
+            return [getattr(stream, name)() for name in names] + [
+                stream.encoding, stream.errors, stream.closed, stream.newlines, stream.name, stream.mode,
+                stream.line_buffering, stream.write_through, stream.buffer.name, stream.buffer.closed,
+                stream.buffer.fileno(), stream.buffer.mode]
+        before = answers(original)
+        flowforge.init()
+        ours = sys.stdout
+        assert ours is not original and isinstance(ours, io.TextIOBase) and answers(ours) == before
+        ours.reconfigure(line_buffering=True)
+        assert original.line_buffering and ours.line_buffering
+        ours.writelines(["one\\n", "two\\n"])
+        print("three", file=ours, flush=True)
+        for missing in ("nothing_such", "_nothing_such"):
+            assert not hasattr(ours, missing)
+        faulthandler.enable()
+        subprocess.run([sys.executable, "-c", "print('from a child')"], stdout=sys.stdout, check=True)
+        import gc, weakref
+        gone = weakref.ref(ours)
+        del ours; flowforge.shutdown(); gc.collect()
+        assert gone() is None
+        assert sys.stdout is original and not original.closed
+        print("still open")
+        """
+    )
+    assert (run.folder / "out").read_text() == "one\ntwo\nthree\nfrom a child\nstill open\n"
+    # What another process writes to the descriptor passes us by.
+    assert run.server.lines(run.task) == ["one", "two", "three"]
+
+
+def test_nested_redirections_end_in_any_order(run: Runner) -> None:  # 17
+    run.run(
+        """
+        import contextlib, flowforge, io, itertools, sys
+        flowforge.init(capture="off")
+        real = sys.stdout
+        for order in itertools.permutations(range(3)):
+            nest = [flowforge.StdoutRedirector("stdout") for _ in range(3)]
+            for redirector in nest:
+                redirector.start()
+            print("nested", *order)
+            for place in order:
+                nest[place].stop()
+                nest[place].stop()
+            assert sys.stdout is real, order
+        # Someone else's replacement in between.
+        ours, buffer = flowforge.StdoutRedirector("stdout").start(), io.StringIO()
+        with contextlib.redirect_stdout(buffer):
+            print("elsewhere")
+            ours.stop()
+        print("after: not captured, but shown")
+        sys.stdout = real
+        with contextlib.redirect_stdout(io.StringIO()):
+            with flowforge.capture():
+                print("captured inside a redirection")
+        assert sys.stdout is real and buffer.getvalue() == "elsewhere\\n"
+        with flowforge.capture(stdout=False):
+            print("not this"); print("but this", file=sys.stderr)
+        assert sys.stdout is real
+        """
+    )
+    nested = [f"nested {a} {b} {c}" for a in range(3) for b in range(3) for c in range(3) if len({a, b, c}) == 3]
+    assert run.server.lines(run.task) == [*nested, "captured inside a redirection", "but this"]
+    assert "after: not captured, but shown" in (run.folder / "out").read_text()
+
+
+def test_capsys_and_ours_in_any_order(run: Runner) -> None:  # 17
+    test = run.folder / "test_inner.py"
+    test.write_text(
+        """
+import flowforge, sys
+
+def test_one(capsys):
+    flowforge.init()
+    print("in one")
+    assert capsys.readouterr().out == "in one\\n"
+
+def test_two(capsys):
+    print("in two")  # the session of the test before, whose stream is gone
+    assert capsys.readouterr().out == "in two\\n"
+    flowforge.shutdown()
+    print("after")
+    assert capsys.readouterr().out == "after\\n"
+"""
+    )
+    run.run(f"import pytest; raise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider', {str(test)!r}]))")
+    assert run.server.lines(run.task) == ["in one"]
+
+
+def test_a_handler_that_keeps_a_stopped_stream_writes_to_the_live_one(run: Runner) -> None:  # 18
+    program = run.run(
+        """
+        import flowforge, io, logging, sys
+        real, inner = sys.stderr, io.StringIO()
+        session = flowforge.init(logging=False)
+        early = logging.StreamHandler(sys.stderr)
+        sys.stderr = inner
+        redirector = flowforge.StdoutRedirector("stderr").start()
+        late = logging.StreamHandler(sys.stderr)
+        redirector.stop()
+        sys.stderr = real
+        inner.close()
+        flowforge.shutdown()
+        for name, handler in (("early", early), ("late", late)):
+            logger = logging.getLogger(name)
+            logger.addHandler(handler)
+            logger.warning("%s after stop", name)
+        """
+    )
+    assert program.stderr == "early after stop\nlate after stop\n"
