@@ -85,6 +85,9 @@ async fn a_gap_in_the_numbers_is_answered_with_resync_and_repeats_are_dropped() 
     let server = Server::start().await?;
     let (mut call, _) = Call::hello(&server.grpc_url(), hello("resync", new_producer())).await?;
     call.lines(1, &["one"]).await?;
+    let mut viewer = Viewer::whole("live", &server.task_url("resync"));
+    viewer.open().await?;
+    viewer.next_named("live").await?;
     call.lines(4, &["four"]).await?;
     call.lines(5, &["five, under way when Resync was sent"]).await?;
     let expected = loop {
@@ -102,6 +105,10 @@ async fn a_gap_in_the_numbers_is_answered_with_resync_and_repeats_are_dropped() 
     call.close(close(4)).await??;
     let messages = messages(&server, "resync").await?;
     ensure!(messages[..4] == ["one", "two", "three", "four"] && messages.len() == 5, "{messages:?}");
+    // What was refused or repeated was not shown either.
+    viewer.next_named("end").await?;
+    let store = store_read::over_http(&server.task_url("resync")).await?;
+    check_viewer(&viewer.follow().await?, &store, Allowed::Undisturbed)?;
     Ok(())
 }
 

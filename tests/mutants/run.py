@@ -79,7 +79,7 @@ MUTANTS = [
         }
         let published = {
 """,
-        ("e2e", "protocol::two_producers_at_full_speed_have_one_order_for_everybody"),
+        ("e2e", "protocol::a_gap_in_the_numbers_is_answered_with_resync_and_repeats_are_dropped"),
     ),
     Mutant(
         "dedupe-off",
@@ -103,7 +103,7 @@ MUTANTS = [
                 delay = RETRY_MOST;
                 return Ok(());
 """,
-        ("e2e", "shutdown::a_blocked_store_stops_the_producers_and_loses_nothing"),
+        ("e2e", "crash::a_line_shown_but_never_stored_is_taken_back_and_comes_again"),
     ),
 ]
 
