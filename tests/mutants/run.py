@@ -103,7 +103,7 @@ MUTANTS = [
                 delay = RETRY_MOST;
                 return Ok(());
 """,
-        ("e2e", "crash::a_line_shown_but_never_stored_is_taken_back_and_comes_again"),
+        ("e2e", "shutdown::sigterm_with_a_blocked_store_ends_in_time_and_says_what_is_left"),
     ),
 ]
 
