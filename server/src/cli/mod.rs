@@ -60,8 +60,8 @@ Examples:
   FLOWFORGE__SERVER__HTTP=0.0.0.0:8080 flowforge serve
 
 Environment:
-  FLOWFORGE__SECTION__KEY  overrides any key of the configuration file
-  RUST_LOG                 what the server itself logs, e.g. debug";
+  FLOWFORGE__SECTION__KEY  overrides any key of the configuration file, so what the server itself
+                           logs is FLOWFORGE__LOGGING__LEVEL=debug";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
