@@ -19,4 +19,5 @@ pub mod producer;
 pub mod server;
 pub mod store_read;
 pub mod viewer;
-pub mod wait;
+
+pub use flowforge_test_services::wait;

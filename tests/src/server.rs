@@ -2,20 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context as _, Result, ensure};
+use flowforge_test_services::{Process, free_address};
+use rustix::process::Signal;
 use tempfile::TempDir;
-
-use crate::wait;
-
-/// Lines of a server's log that a failed test shows.
-const LOG_LINES_SHOWN: usize = 80;
 
 /// What differs from the defaults: `section.key` to a YAML value.
 #[derive(Debug, Clone, Default)]
@@ -49,11 +44,11 @@ impl Overrides {
 }
 
 /// A server that can be killed and started again on the same addresses and data. Killed when dropped; its log then goes to
-/// this test's output, which a passing test does not show.
+/// the output of a test that fails.
 #[derive(Debug)]
 pub struct Server {
     overrides: Overrides,
-    child: Option<Child>,
+    process: Process,
     dir: TempDir,
     grpc: SocketAddr,
     http: SocketAddr,
@@ -75,26 +70,28 @@ impl Server {
     /// Directory and addresses, and no process yet.
     pub fn prepare(overrides: Overrides) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("flowforge-test-").tempdir()?;
-        Ok(Self { overrides, child: None, dir, grpc: free_address()?, http: free_address()? })
+        let (binary, folder) = (binary()?, dir.path().to_owned());
+        let process = Process::new("flowforge serve", &dir.path().join("server.log"), move || {
+            let mut command = Command::new(&binary);
+            command.args(["serve", "--config", "config.yaml"]).current_dir(&folder);
+            command
+        });
+        Ok(Self { overrides, process, dir, grpc: free_address()?, http: free_address()? })
     }
 
     /// Starts the process again after it ended, on the same addresses and data.
     pub async fn restart(&mut self) -> Result<()> {
-        let seen = self.log()?.len();
-        self.spawn()?;
-        wait::until("the server to serve", wait::PATIENCE, async || {
-            if let Some(status) = self.try_exit()? {
-                bail!("the server ended at its start with {status}:\n{}", &self.log()?[seen..]);
-            }
-            Ok(self.log()?[seen..].contains("flowforge is serving").then_some(()))
-        })
-        .await
+        self.write_config()?;
+        self.process.start_until_it_says("flowforge is serving").await
     }
 
     /// Starts the process and does not wait for it.
     pub fn spawn(&mut self) -> Result<()> {
-        ensure!(self.child.is_none(), "the server runs already");
-        let config = self.dir.path().join("config.yaml");
+        self.write_config()?;
+        self.process.spawn()
+    }
+
+    fn write_config(&self) -> Result<()> {
         let defaults = Overrides::none()
             .set("server.grpc", &self.grpc.to_string())
             .set("server.http", &self.http.to_string())
@@ -103,13 +100,7 @@ impl Server {
         for (key, value) in defaults.0 {
             overrides.0.entry(key).or_insert(value);
         }
-        std::fs::write(&config, overrides.yaml())?;
-        let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
-        let mut command = Command::new(binary()?);
-        command.arg("serve").arg("--config").arg(config).current_dir(self.dir.path());
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.child = Some(command.spawn().context("cannot start flowforge")?);
-        Ok(())
+        Ok(std::fs::write(self.dir.path().join("config.yaml"), overrides.yaml())?)
     }
 
     /// Other settings, from the next start on.
@@ -119,24 +110,17 @@ impl Server {
 
     /// SIGKILL, and waits until the process is gone.
     pub fn kill9(&mut self) -> Result<()> {
-        let mut child = self.child.take().context("the server does not run")?;
-        child.kill()?;
-        child.wait()?;
-        Ok(())
+        self.process.kill9()
     }
 
     /// Sends a signal and does not wait.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let child = self.child.as_ref().context("the server does not run")?;
-        let pid = Pid::from_raw(i32::try_from(child.id())?).context("no process id")?;
-        Ok(kill_process(pid, signal)?)
+        self.process.signal(signal)
     }
 
     /// Waits until the process has ended by itself.
     pub async fn exited(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let status = wait::until("the server to exit", limit, async || self.try_exit()).await?;
-        self.child = None;
-        Ok(status)
+        self.process.exited(limit).await
     }
 
     /// SIGTERM, and how it ended.
@@ -145,24 +129,14 @@ impl Server {
         self.exited(limit).await
     }
 
-    fn try_exit(&mut self) -> Result<Option<ExitStatus>> {
-        let child = self.child.as_mut().context("the server does not run")?;
-        let status = child.try_wait()?;
-        if status.is_some() {
-            self.child = None;
-        }
-        Ok(status)
-    }
-
     /// The process's id; 0 while it does not run.
     pub fn pid(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
+        self.process.pid()
     }
 
     /// Resident memory, bytes.
     pub fn rss(&self) -> Result<u64> {
-        let child = self.child.as_ref().context("the server does not run")?;
-        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
         Ok(kib * 1024)
@@ -189,37 +163,13 @@ impl Server {
     }
 
     /// Everything it has logged so far.
-    pub fn log(&self) -> Result<String> {
-        match std::fs::read(self.log_path()) {
-            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.dir.path().join("server.log")
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// Its directory, for other files of the test.
     pub fn dir(&self) -> &Path {
         self.dir.path()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let log = self.log().unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        let shown = &lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..];
-        eprintln!("--- log of the server at {} (the last {} of {} lines)", self.http, shown.len(), lines.len());
-        for line in shown {
-            eprintln!("{line}");
-        }
     }
 }
 
@@ -234,16 +184,4 @@ pub fn binary() -> Result<PathBuf> {
     let binary = profile.join("flowforge");
     ensure!(binary.is_file(), "{} is not there. Build it: cargo build -p flowforge-server", binary.display());
     Ok(binary)
-}
-
-/// A free address below the ports that the kernel gives to clients: nobody takes it while the server is down, and no client
-/// that calls it then can be connected to itself.
-fn free_address() -> Result<SocketAddr> {
-    for _ in 0..1000 {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(12_000..32_000)));
-        if TcpListener::bind(address).is_ok() {
-            return Ok(address);
-        }
-    }
-    bail!("no free port")
 }

@@ -1,0 +1,11 @@
+//! Real servers for tests, started by the test that needs them: on free ports or sockets, in temporary folders, killed when
+//! dropped. Where an environment variable names a server of the user's own, that one is used instead.
+//!
+//! This crate knows no other crate of the workspace, so that the tests of each of them may use it.
+
+pub mod port;
+pub mod process;
+pub mod wait;
+
+pub use port::{free_address, free_port};
+pub use process::Process;
