@@ -1,20 +1,25 @@
 # The one menu. CI runs what a person runs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check bench mutants
+.PHONY: help demo run wheel test check bench bench-sdk mutants
 
 CARGO_JOBS ?= 2
 export CARGO_BUILD_JOBS := $(CARGO_JOBS)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## build, serve on the embedded store, and run a realistic Python pipeline into it; Ctrl-C stops
 	@./docs/demo/run.sh
 
 run: ## build and run the server with ./config.yaml
-	@./.ci/prepare demo
+	@./.ci/prepare check
 	cargo run -p flowforge-server -- serve
+
+wheel: ## the Python package as one wheel for every CPython from 3.10 on, in target/wheels
+	@./.ci/prepare demo
+	target/venv-demo/bin/maturin build --manifest-path sdk-python/Cargo.toml --out target/wheels
+	@echo "== install it where your script runs: pip install target/wheels/flowforge-*.whl"
 
 test: ## everything that must pass: lints, unit, contract and end-to-end tests; installs what is missing
 	@./.ci/prepare test
@@ -28,6 +33,10 @@ bench: ## load figures of a release build on this machine, in about three minute
 	@./.ci/prepare check
 	cargo build --release -p flowforge-server -p flowforge-tests --bins
 	FLOWFORGE_BIN=$(CURDIR)/target/release/flowforge ./target/release/flowforge-bench
+
+bench-sdk: ## what capture costs a Python task, beside a plain print and wandb, and how soon a line is seen
+	@./.ci/prepare bench-sdk
+	@./sdk-python/bench/run.sh
 
 mutants: ## break the code in known ways and see that the named tests notice; some minutes
 	@./.ci/prepare check

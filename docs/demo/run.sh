@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# The main job on the embedded default: builds, serves, and runs a realistic Python pipeline under `flowforge run`.
-# Ctrl-C stops the server cleanly. DEMO_ONCE=1 stops it after the first run, for tests.
+# The main job on the embedded default: builds the server and the Python package, serves, and runs a realistic Python
+# pipeline whose every line is in the browser milliseconds later. Ctrl-C stops the server cleanly.
+# DEMO_ONCE=1 stops it after the run, for tests; DEMO_SPEED=10 makes the pipeline ten times faster.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 ./.ci/prepare demo
-echo "== building flowforge (the first time a few minutes)"
+echo "== building the server (the first time a few minutes)"
 cargo build -p flowforge-server --locked
+echo "== building the Python package into target/venv-demo"
+VIRTUAL_ENV=$PWD/target/venv-demo target/venv-demo/bin/maturin develop --manifest-path sdk-python/Cargo.toml --profile dev
 
 flowforge=$PWD/target/debug/flowforge
 folder=$(mktemp -d "${TMPDIR:-/tmp}/flowforge-demo.XXXXXX")
@@ -32,11 +35,16 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 
-echo "== running docs/demo/pipeline.py; open http://$http/ to watch it live"
-"$flowforge" run --server "http://$grpc" --name "demo pipeline" --label team=data -- python3 docs/demo/pipeline.py || true
+page="http://$http/?task=demo"
+echo
+echo "== open $page and watch; sdk-python/examples/pipeline.py begins to print in ${DEMO_WAIT:-3} seconds"
+echo
+sleep "${DEMO_WAIT:-3}"
+FLOWFORGE_SERVER=http://$grpc FLOWFORGE_TASK_ID=demo target/venv-demo/bin/python sdk-python/examples/pipeline.py
 
 echo
-echo "== the run is stored. Look at it: http://$http/"
+echo "== the run is stored: $page, its step http://$http/?task=demo.train, all tasks http://$http/"
 [ -z "${DEMO_ONCE:-}" ] || exit 0
+echo "== in another terminal: target/debug/flowforge run --server http://$grpc -- any command of yours"
 echo "== Ctrl-C stops the server"
 wait "$server" || true

@@ -65,6 +65,15 @@ export function text(row) {
 export function fieldText(line) {
   if (!line.fields || line.stream === "system") return "";
   const show = (/** @type {unknown} */ value) => (typeof value === "string" ? value : JSON.stringify(value));
-  const all = Object.entries(line.fields).map(([name, value]) => `${name}=${show(value)}`).join(" ");
+  const news = Object.entries(line.fields).filter(([name, value]) => !isSaid(line, name, value));
+  const all = news.map(([name, value]) => `${name}=${show(value)}`).join(" ");
   return all.length > 400 ? `${all.slice(0, 400)}…` : all;
+}
+
+/** What the reader sees or knows anyway: an exception whose traceback is the message, and the thread that is no news.
+ * @param {Line} line @param {string} name @param {unknown} value */
+function isSaid(line, name, value) {
+  if (name === "thread") return value === "MainThread";
+  const said = name === "exception" && /** @type {any} */ (value)?.message;
+  return typeof said === "string" && line.message.includes(said);
 }

@@ -65,7 +65,6 @@ export class TaskPage {
     }
     this.open();
     this.goToHash();
-    void this.refreshTask();
     setInterval(() => this.tick(), TICK_MS);
   }
 
@@ -204,7 +203,8 @@ export class TaskPage {
   tick() {
     this.ticks += 1;
     if (document.visibilityState !== "visible") return;
-    if (this.ticks % TASK_EVERY_TICKS === 0 && this.state.kind !== "waiting") void this.refreshTask();
+    // Of a task that nobody knows yet the stream's start tells.
+    if (this.task && this.ticks % TASK_EVERY_TICKS === 0 && this.state.kind !== "waiting") void this.refreshTask();
     this.showState();
   }
 
