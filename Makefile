@@ -23,7 +23,7 @@ wheel: ## the Python package as one wheel for every CPython from 3.10 on, in tar
 
 test: ## everything that must pass: lints, unit, contract and end-to-end tests; installs what is missing
 	@./.ci/prepare test
-	@./.ci/parts fmt clippy docs boundaries build rust python viewer browser sdk sdk_lint
+	@./.ci/parts fmt clippy docs boundaries build rust python viewer browser sdk sdk_lint deploy
 
 check: ## the quick part of it: format, lints, docs
 	@./.ci/prepare check

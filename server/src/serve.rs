@@ -190,6 +190,7 @@ impl Server {
                 Arc::clone(&self.broker),
                 Arc::clone(&self.store),
                 self.config.tail.buffer.in_memory(),
+                self.config.tail.heartbeat.duration(),
                 self.tail_stop.clone(),
             ),
             broker: Arc::clone(&self.broker),

@@ -10,6 +10,7 @@ use flowforge_proto::v1::Close;
 use flowforge_tests::cli::{command, output, output_of};
 use flowforge_tests::producer::{Call, entry, hello, new_producer};
 use flowforge_tests::server::{Overrides, Server};
+use flowforge_tests::store_read::WriteLock;
 use flowforge_tests::wait::{self, PATIENCE};
 use flowforge_tests::{line, viewer::Viewer};
 use rustix::process::{Pid, Signal, kill_process};
@@ -236,5 +237,20 @@ async fn a_bad_configuration_is_told_in_one_line() -> Result<()> {
         ensure!(ran.status.code() == Some(1), "{words}: {:?}: {said}", ran.status);
         ensure!(said.contains(words) && said.starts_with("flowforge: "), "{words}: {said}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn health_answers_by_its_exit_code() -> Result<()> {
+    let mut server = Server::start_with(Overrides::none().set("sqlite.busy_timeout", "100ms")).await?;
+    let well = output(&mut command(&server, ["health"])?).await?;
+    ensure!(well.status.code() == Some(0) && err(&well).contains("ready"), "{}", err(&well));
+    let lock = WriteLock::take(&server.database()).await?;
+    let locked = output(&mut command(&server, ["health"])?).await?;
+    ensure!(locked.status.code() == Some(1) && err(&locked).contains("not ready (503"), "{}", err(&locked));
+    lock.release().await?;
+    server.kill9()?;
+    let away = output(&mut command(&server, ["health"])?).await?;
+    ensure!(away.status.code() == Some(1) && err(&away).contains("no answer from"), "{}", err(&away));
     Ok(())
 }

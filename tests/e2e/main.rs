@@ -5,5 +5,6 @@ mod crash;
 mod http;
 mod opens;
 mod protocol;
+mod proxy;
 mod shutdown;
 mod tail;

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 used wrongly; `run` exits as the command that it runs.
 
 mod echo;
+mod health;
 mod notice;
 mod printed;
 mod pty;
@@ -51,6 +52,8 @@ enum Command {
     Send(send::SendArgs),
     /// Print a task's lines, and follow them
     Tail(tail::TailArgs),
+    /// Ask a server whether it is ready; for containers and service managers
+    Health(health::HealthArgs),
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -105,6 +108,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args),
         Command::Send(args) => send::send(&args),
         Command::Tail(args) => tail::tail(args),
+        Command::Health(args) => health::health(&args),
     }
 }
 

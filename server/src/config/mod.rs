@@ -8,6 +8,7 @@ mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -193,11 +194,13 @@ pub struct TailConfig {
     pub default_lines: u64,
     /// The most that one live write to a reader carries, and the recent window kept for readers that are a little behind.
     pub buffer: Size,
+    /// The longest silence on a stream.
+    pub heartbeat: Period,
 }
 
 impl Default for TailConfig {
     fn default() -> Self {
-        Self { default_lines: 1_000, buffer: Size::kibibytes(256) }
+        Self { default_lines: 1_000, buffer: Size::kibibytes(256), heartbeat: Period::seconds(15) }
     }
 }
 
@@ -263,6 +266,12 @@ impl Config {
         rule(self.broker.max_producers > 0, "broker.max_producers", "must be at least 1".to_owned());
         rule(self.sqlite.read_connections > 0, "sqlite.read_connections", "must be at least 1".to_owned());
         rule(self.tail.buffer.bytes() >= 4096, "tail.buffer", "must be at least 4 KiB".to_owned());
+        let heartbeat = self.tail.heartbeat.duration();
+        rule(
+            (Duration::from_millis(100)..=Duration::from_secs(15)).contains(&heartbeat),
+            "tail.heartbeat",
+            "must be 100ms to 15s: readers take 45s of silence for a dead connection".to_owned(),
+        );
         let url = &self.server.public_url;
         rule(
             url.is_empty() || url.starts_with("http://") || url.starts_with("https://"),

@@ -34,9 +34,6 @@ use crate::broker::{Broker, BrokerError, Position, Subscription};
 /// A place is recorded at least after so many lines that the filter kept back.
 const SKIPPED_LINES_PER_PLACE: u64 = 1_000;
 
-/// Silence longer than this gets a sign of life.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
-
 /// How often a reader compares itself with the position although nothing woke it.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -52,6 +49,7 @@ pub struct Tail {
     broker: Arc<dyn Broker>,
     store: Arc<dyn LogStore>,
     buffer_bytes: usize,
+    heartbeat: Duration,
     shutdown: CancellationToken,
 }
 
@@ -88,14 +86,16 @@ pub enum Opened {
 }
 
 impl Tail {
-    /// `buffer_bytes`: how much one live write may carry. Streams end when `shutdown` is cancelled.
+    /// `buffer_bytes`: how much one live write may carry. Silence longer than `heartbeat` gets a sign of life. Streams end
+    /// when `shutdown` is cancelled.
     pub fn new(
         broker: Arc<dyn Broker>,
         store: Arc<dyn LogStore>,
         buffer_bytes: usize,
+        heartbeat: Duration,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { broker, store, buffer_bytes, shutdown }
+        Self { broker, store, buffer_bytes, heartbeat, shutdown }
     }
 
     /// A scanner over one task's lines.
@@ -115,9 +115,17 @@ impl Tail {
         }
         let scanner = self.scanner(&request.task);
         let renderer = Renderer::new(request.task.clone(), request.filter.clone());
-        let (buffer_bytes, shutdown) = (self.buffer_bytes, self.shutdown.clone());
-        let session =
-            TailSession { request, scanner, renderer, subscription, buffer_bytes, shutdown, next: 0, epoch: 0 };
+        let session = TailSession {
+            request,
+            scanner,
+            renderer,
+            subscription,
+            buffer_bytes: self.buffer_bytes,
+            heartbeat: self.heartbeat,
+            shutdown: self.shutdown.clone(),
+            next: 0,
+            epoch: 0,
+        };
         Ok(Opened::Events(Box::new(session)))
     }
 }
@@ -129,6 +137,7 @@ pub struct TailSession {
     renderer: Renderer,
     subscription: Subscription,
     buffer_bytes: usize,
+    heartbeat: Duration,
     shutdown: CancellationToken,
     /// The next offset due.
     next: u64,
@@ -145,10 +154,10 @@ impl TailSession {
             // A task that nobody knows yet is waited for.
             let mut position = self.look().await?;
             while position.record.is_none() && self.request.follow {
-                if self.wait(Instant::now() + COMPARE_INTERVAL).await.is_break() {
+                if self.wait(self.look_again()).await.is_break() {
                     return;
                 }
-                if quiet_since.elapsed() >= HEARTBEAT_INTERVAL {
+                if quiet_since.elapsed() >= self.heartbeat {
                     yield Bytes::from_static(HEARTBEAT);
                     quiet_since = Instant::now();
                 }
@@ -208,7 +217,7 @@ impl TailSession {
                         let (frames, seen) = self.subscription.feed().frames_after(frames_seen);
                         frames_seen = seen;
                         self.renderer.frames(&frames);
-                        if self.renderer.is_empty() && self.wait(Instant::now() + COMPARE_INTERVAL).await.is_break() {
+                        if self.renderer.is_empty() && self.wait(self.look_again()).await.is_break() {
                             return;
                         }
                     }
@@ -216,7 +225,7 @@ impl TailSession {
                 if let Some(bytes) = self.renderer.take() {
                     quiet_since = Instant::now();
                     yield bytes;
-                } else if quiet_since.elapsed() >= HEARTBEAT_INTERVAL {
+                } else if quiet_since.elapsed() >= self.heartbeat {
                     quiet_since = Instant::now();
                     yield self.renderer.place_or_heartbeat();
                 }
@@ -228,6 +237,11 @@ impl TailSession {
     async fn look(&mut self) -> Result<Position, BrokerError> {
         self.subscription.mark_seen();
         self.scanner.broker.position(&self.request.task).await
+    }
+
+    /// When to look although nothing woke it.
+    fn look_again(&self) -> Instant {
+        Instant::now() + COMPARE_INTERVAL.min(self.heartbeat)
     }
 
     /// Waits for a change, until `due` at most. Breaks when the server goes down.

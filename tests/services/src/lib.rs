@@ -3,9 +3,11 @@
 //!
 //! This crate knows no other crate of the workspace, so that the tests of each of them may use it.
 
+pub mod nginx;
 pub mod port;
 pub mod process;
 pub mod wait;
 
+pub use nginx::Nginx;
 pub use port::{free_address, free_port};
 pub use process::Process;
