@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use flowforge_proto::v1::{Close, LogEntry};
 use flowforge_tests::producer::{Call, entry, hello, new_producer};
-use flowforge_tests::server::Server;
-use flowforge_tests::store_read;
+use flowforge_tests::server::{Overrides, Server};
+use flowforge_tests::store_read::{self, WriteLock};
 use flowforge_tests::viewer::Viewer;
 use flowforge_tests::wait::{self, PATIENCE};
 use serde_json::{Value, json};
@@ -54,6 +54,24 @@ async fn pages_say_where_the_next_one_begins() -> Result<()> {
         ensure!(page["next_from"] == next, "{query}: next_from {}, expected {next}", page["next_from"]);
     }
     ensure!(offsets(&get(&url("limit=999999")).await?).len() == 2501, "limit is at most 5000");
+    Ok(())
+}
+
+/// Its stream begins as soon as its first producer says Hello, which the store may not know yet.
+#[tokio::test]
+async fn a_task_is_known_as_soon_as_its_stream_begins() -> Result<()> {
+    let server = Server::start_with(Overrides::none().set("sqlite.busy_timeout", "20s")).await?;
+    let mut viewer = Viewer::whole("v", &server.task_url("new"));
+    viewer.open().await?;
+    let lock = WriteLock::take(&server.database()).await?;
+    let url = server.grpc_url();
+    let producer = tokio::spawn(async move { Call::hello(&url, hello("new", new_producer())).await });
+    viewer.next_named("start").await?;
+    let task = get(&server.task_url("new")).await?;
+    ensure!(task["status"] == "running" && task["end"] == 0 && task["floor"] == 1, "{task}");
+    ensure!(!producer.is_finished(), "the store was not locked: this shows nothing");
+    lock.release().await?;
+    producer.await??;
     Ok(())
 }
 

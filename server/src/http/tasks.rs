@@ -44,7 +44,12 @@ pub(super) async fn one(
     let task = params.task(&task_id)?;
     params.finish()?;
     let position = state.broker.position(&task).await?;
-    let stored = state.store.task(&task).await?;
+    // A task is shown to its readers a moment before its first record is stored.
+    let unstored = || {
+        let record = position.record.as_deref()?.clone();
+        Some(StoredTask { record, floor: 1, end: position.end })
+    };
+    let stored = state.store.task(&task).await?.or_else(unstored);
     let stored = stored.ok_or_else(|| Problem::not_found(format!("no task {task} is known")))?;
     Ok(Json(task_json(&stored, Some(position))))
 }
