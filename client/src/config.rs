@@ -39,6 +39,10 @@ pub struct Command {
 /// Told of each command, on the sender's thread. Must not block.
 pub type CommandHook = Arc<dyn Fn(Command) + Send + Sync>;
 
+/// How the connection began: the address at which people look at the task (empty if the server does not say), or why the
+/// server cannot be reached.
+pub type ConnectHook = Arc<dyn Fn(Result<&str, &str>) + Send + Sync>;
+
 /// All of a client's settings. Begin with [`ClientConfig::new`].
 #[derive(Clone)]
 pub struct ClientConfig {
@@ -82,6 +86,8 @@ pub struct ClientConfig {
     pub on_ack: Option<AckHook>,
     /// Receives commands. Without it each is answered "not supported".
     pub on_command: Option<CommandHook>,
+    /// Told once that the server answers, and before that at most once that it does not, on the sender's thread.
+    pub on_connect: Option<ConnectHook>,
 }
 
 impl ClientConfig {
@@ -97,7 +103,7 @@ impl ClientConfig {
             labels: BTreeMap::new(),
             owner: false,
             sdk: concat!("flowforge-client/", env!("CARGO_PKG_VERSION")).to_owned(),
-            max_buffer_bytes: 8 << 20,
+            max_buffer_bytes: 64 << 20,
             overflow: Overflow::default(),
             batch_lines: 500,
             linger: Duration::from_millis(5),
@@ -108,6 +114,7 @@ impl ClientConfig {
             level: 0,
             on_ack: None,
             on_command: None,
+            on_connect: None,
         }
     }
 

@@ -45,6 +45,6 @@ mod stream;
 
 pub use assemble::Mode;
 pub use client::Client;
-pub use config::{AckHook, ClientConfig, ClientError, Command, CommandHook, Overflow, is_valid_id};
+pub use config::{AckHook, ClientConfig, ClientError, Command, CommandHook, ConnectHook, Overflow, is_valid_id};
 pub use entry::{Entry, Stream, now_unix_nano};
 pub use stats::{CloseOutcome, End, Stats, Status};

@@ -125,7 +125,10 @@ impl<'a> Session<'a> {
         let max_line_bytes = or(told.max_line_bytes, DEFAULT_MAX_LINE_BYTES);
         shared.max_line_bytes.store(max_line_bytes, Ordering::Relaxed);
         let before = shared.lock().stored_seq;
-        shared.lock().connect(welcome, max_line_bytes);
+        let is_first = shared.lock().connect(welcome, max_line_bytes);
+        if let Some(hook) = shared.config.on_connect.as_ref().filter(|_| is_first) {
+            hook(Ok(&welcome.viewer_url));
+        }
         shared.ack(welcome.queued_seq, welcome.stored_seq);
         shared.lock().queue.send_from(welcome.queued_seq.saturating_add(1));
         let now = Instant::now();

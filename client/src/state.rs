@@ -139,10 +139,11 @@ impl State {
         text
     }
 
-    /// The server has answered Hello.
-    pub(crate) fn connect(&mut self, welcome: &v1::Welcome, max_line_bytes: usize) {
+    /// The server has answered Hello. Returns whether it is the first time.
+    pub(crate) fn connect(&mut self, welcome: &v1::Welcome, max_line_bytes: usize) -> bool {
         self.max_line_bytes = max_line_bytes;
-        if self.welcomes == 0 {
+        let is_first = self.welcomes == 0;
+        if is_first {
             self.renumbered = self.queue.split_lines(max_line_bytes);
             if let Some(close) = &mut self.close {
                 close.final_seq += self.renumbered;
@@ -153,6 +154,7 @@ impl State {
         if !welcome.viewer_url.is_empty() {
             self.viewer_url = Some(welcome.viewer_url.clone());
         }
+        is_first
     }
 
     pub(crate) fn disconnect(&mut self) {

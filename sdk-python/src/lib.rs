@@ -17,6 +17,7 @@
 
 mod fork;
 mod guard;
+mod notice;
 mod producer;
 mod record;
 mod tee;

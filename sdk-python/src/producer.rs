@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::record::Record;
-use crate::{fork, guard, text};
+use crate::{fork, guard, notice, text};
 
 /// What `close` came to, as Python sees it: complete, undelivered, dropped, error.
 type Outcome = (bool, u64, u64, Option<String>);
@@ -31,10 +31,12 @@ struct Slot {
 
 #[pymethods]
 impl Producer {
-    /// `at_once`: connect now, not at the first line.
+    /// `at_once`: connect now, not at the first line. `announce`: say on stderr where people look at the task.
     #[expect(clippy::too_many_arguments, reason = "all are named in Python")]
     #[new]
-    #[pyo3(signature = (*, server, task_id, tenant, workflow_id, name, max_buffer_bytes, on_restart, at_once))]
+    #[pyo3(signature = (
+        *, server, task_id, tenant, workflow_id, name, max_buffer_bytes, on_restart, at_once, announce
+    ))]
     fn new(
         server: String,
         task_id: String,
@@ -44,8 +46,12 @@ impl Producer {
         max_buffer_bytes: usize,
         on_restart: Py<PyAny>,
         at_once: bool,
+        announce: bool,
     ) -> PyResult<Self> {
         let mut config = ClientConfig::new(server, task_id);
+        if announce {
+            config.on_connect = Some(Arc::new(notice::connection(&config)));
+        }
         config.tenant = tenant;
         config.workflow_id = workflow_id;
         config.name = name;

@@ -70,6 +70,24 @@ def test_a_pool_while_threads_print(run: Runner) -> None:  # 20
     assert parents == [f"parent {number}" for number in range(len(parents))] and parents
 
 
+def test_a_pool_that_is_terminated_delivers_and_ends(run: Runner) -> None:
+    """The end of `with Pool()` terminates its workers, which may have printed a moment ago."""
+    run.run(
+        """
+        import flowforge, multiprocessing
+        def work(number):
+            print("job", number)
+        if __name__ == "__main__":
+            flowforge.init(flush_timeout=30)
+            with multiprocessing.get_context("fork").Pool(3) as pool:
+                pool.map(work, range(6))
+        """
+    )
+    record = run.server.task(run.task)
+    assert (record["status"], record.get("complete")) == ("succeeded", True), record
+    assert sorted(run.server.lines(run.task)) == [f"job {number}" for number in range(6)]
+
+
 def test_a_forked_process_delivers_all_its_lines(run: Runner) -> None:  # 21
     run.run(
         """

@@ -34,6 +34,7 @@ class Producer:
         max_buffer_bytes: int,
         on_restart: Callable[[], object],
         at_once: bool,
+        announce: bool,
     ) -> Producer: ...
     @property
     def viewer_url(self) -> str | None: ...

@@ -17,6 +17,13 @@ def keep_stderr() -> None:
             _fd = os.dup(2)
 
 
+def is_terminal() -> bool:
+    """Whether somebody reads what is said here."""
+    with contextlib.suppress(OSError):
+        return os.isatty(2 if _fd is None else _fd)
+    return False
+
+
 def say(text: str) -> None:
     """Write one line; nobody to read it is no error."""
     with contextlib.suppress(OSError):

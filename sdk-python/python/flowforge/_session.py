@@ -19,14 +19,15 @@ _session: "Session | None" = None
 class Session:
     """What is shipped, and where to. Made by `flowforge.init()`; `with` shuts it down at the end."""
 
-    def __init__(self, settings: _settings.Settings, *, records: bool, exceptions: bool) -> None:
+    def __init__(self, settings: _settings.Settings, *, records: bool, exceptions: bool, announce: bool) -> None:
         self._settings = settings
+        self._announce = announce
         self.subtasks = SubTasks(self)
         self.producer = self.new_producer(settings.task_id, "")
         self._redirectors: list[StdoutRedirector] = []
         self._logging = _logging.Capture(self.producer, automatic=records, supervised=settings.supervised)
         shown = settings.capture or settings.supervised
-        self._hooks = _hooks.Hooks(None if shown else self._logging.handler.emit)
+        self._hooks = _hooks.Hooks(None if shown else self._logging.handler.emit, self.shutdown)
         self._is_open = True
         self._logging.install()
         if exceptions:
@@ -34,7 +35,7 @@ class Session:
         if settings.capture:
             self._redirectors = self._redirect("stdout", "stderr")
         _fork.watch(_in_child)
-        atexit.register(self.shutdown)
+        atexit.register(self._at_exit)
 
     @property
     def task_id(self) -> str:
@@ -93,7 +94,7 @@ class Session:
         _stop(self._redirectors)
         self._hooks.remove()
         self._logging.remove()
-        atexit.unregister(self.shutdown)
+        atexit.unregister(self._at_exit)
         return self._close(self.flush_timeout if timeout is None else timeout, reopen=False)
 
     def stats(self) -> dict[str, Any]:
@@ -119,6 +120,7 @@ class Session:
                 on_restart=_restarted,
                 # Under the supervisor most programs have nothing to ship beside the pipes: no connection until then.
                 at_once=not settings.supervised,
+                announce=self._announce and not name,
             )
         except ValueError as error:
             raise FlowForgeError(str(error)) from None
@@ -127,8 +129,16 @@ class Session:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if exception[0] is not None and self._hooks.exit_code is None:
+        error = exception[1]
+        if isinstance(error, SystemExit):
+            self._hooks.exit_code = _hooks.exit_code_of(error.code)
+        elif error is not None and self._hooks.exit_code is None:
             self._hooks.exit_code = 1
+        self.shutdown()
+
+    def _at_exit(self) -> None:
+        if self._hooks.exit_code is None:
+            self._hooks.exit_code = self._hooks.code_of_exit()
         self.shutdown()
 
     def _producers(self) -> list[_core.Producer]:
@@ -139,7 +149,7 @@ class Session:
 
     def _close(self, timeout: float, *, reopen: bool) -> bool:
         end = time.monotonic() + timeout
-        exit_code = self._hooks.exit_code
+        exit_code = self._hooks.exit_code or None
         failed = None if exit_code is None else True
         subtasks = self.subtasks.ending(failed=bool(failed))
         for producer, its_failed in subtasks:
@@ -194,9 +204,7 @@ def start(settings: _settings.Settings, *, records: bool, exceptions: bool, anno
     global _session  # noqa: PLW0603 - the one session of this process
     with _lock:
         if _session is None:
-            _session = Session(settings, records=records, exceptions=exceptions)
-            if announce:
-                _diagnostics.say(f"task {settings.task_id}, shipped to {settings.server}")
+            _session = Session(settings, records=records, exceptions=exceptions, announce=announce)
         return _session
 
 

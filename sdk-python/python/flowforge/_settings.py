@@ -29,6 +29,8 @@ class Settings:
     supervised: bool
     max_buffer_bytes: int
     flush_timeout: float
+    is_new_id: bool
+    """The task id was made here."""
 
 
 def resolve(  # noqa: PLR0917 - called once, with all of them
@@ -47,15 +49,17 @@ def resolve(  # noqa: PLR0917 - called once, with all of them
         raise FlowForgeError("max_buffer_bytes must be at least 1, and flush_timeout not negative")
     env = os.environ
     supervised = env.get("FLOWFORGE_SUPERVISED") == "1"
+    given_id = task_id or env.get("FLOWFORGE_TASK_ID")
     return Settings(
         server=server or env.get("FLOWFORGE_SERVER") or DEFAULT_SERVER,
-        task_id=task_id or env.get("FLOWFORGE_TASK_ID") or new_task_id(),
+        task_id=given_id or new_task_id(),
         tenant=env.get("FLOWFORGE_TENANT_ID", ""),
         workflow_id=env.get("FLOWFORGE_WORKFLOW_ID", ""),
         capture=_wants_capture(capture) and not supervised,
         supervised=supervised,
         max_buffer_bytes=max_buffer_bytes,
         flush_timeout=flush_timeout,
+        is_new_id=not given_id,
     )
 
 
