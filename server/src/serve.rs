@@ -29,7 +29,7 @@ use crate::http::AppState;
 use crate::ingest::Ingest;
 use crate::tail::Tail;
 use crate::writer::Writer;
-use crate::{http, retention};
+use crate::{config, http, retention};
 
 /// How often leases are checked.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
@@ -83,7 +83,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let sessions = TaskTracker::new();
     let mut stages = server.start(grpc, web, http_address, &sessions)?;
-    info!(grpc = %grpc_address, http = %http_address, running_tasks = recovered, "flowforge is serving");
+    let store_name = config::describe_store(&server.config);
+    info!(grpc = %grpc_address, http = %http_address, store = store_name, running_tasks = recovered, "flowforge is serving");
 
     tokio::select! {
         () = stop => info!(grace = ?server.config.shutdown.grace, "stopping: storing and acking what was accepted"),

@@ -152,8 +152,8 @@ struct TaskArgs {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
     /// Which try of the task this is, from 1
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    attempt: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    attempt: Option<u32>,
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -170,7 +170,7 @@ impl TaskArgs {
         config.workflow_id.clone_from(&self.workflow);
         config.name.clone_from(&self.name);
         config.labels = self.labels.iter().cloned().collect();
-        config.attempt = self.attempt;
+        config.attempt = self.attempt.unwrap_or(0);
         config.sdk = format!("flowforge-cli/{}", env!("CARGO_PKG_VERSION"));
         config
     }

@@ -7,7 +7,7 @@ mod load;
 mod units;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -286,14 +286,20 @@ impl Config {
 
 /// What a person wants to see of a good configuration.
 pub fn describe(config: &Config) -> String {
-    let Config { server, logging, sqlite, retention, .. } = config;
+    let Config { server, retention, .. } = config;
     let days = if retention.days == 0 { "for ever".to_owned() } else { format!("{} days", retention.days) };
-    match logging.storage_driver {
-        StorageDriver::Sqlite => format!(
-            "gRPC on {}, HTTP on {}, lines kept {days} in SQLite at {}",
-            server.grpc,
-            server.http,
-            sqlite.path.display()
-        ),
+    let store = describe_store(config);
+    format!("gRPC on {}, HTTP on {}, lines kept {days} in {store}", server.grpc, server.http)
+}
+
+/// Where lines are kept.
+pub fn describe_store(config: &Config) -> String {
+    match config.logging.storage_driver {
+        StorageDriver::Sqlite => format!("SQLite at {}", full_path(&config.sqlite.path).display()),
     }
+}
+
+/// A relative path means another file in every working directory.
+fn full_path(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
