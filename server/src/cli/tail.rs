@@ -204,7 +204,8 @@ impl Tail {
             self.printer.flush()?;
             connected_once |= self.alive;
             if !connected_once {
-                let hint = if lost.contains("invalid HTTP version") {
+                let not_http = ["invalid HTTP version", "unexpected message"];
+                let hint = if not_http.iter().any(|words| lost.contains(words)) {
                     "is it the gRPC port? HTTP is on 8080 by default"
                 } else {
                     "is the server running?"
