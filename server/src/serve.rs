@@ -21,8 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::broker::memory::queue::QueueLimits;
 use crate::broker::memory::{MemoryBroker, MemoryOptions};
+use crate::broker::queue::QueueLimits;
 use crate::broker::{Broker, FlushLimits};
 use crate::config::{Config, LogFormat, StorageDriver};
 use crate::http::AppState;

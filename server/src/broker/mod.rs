@@ -20,7 +20,9 @@ mod batch;
 mod feed;
 pub mod memory;
 mod position;
+pub mod queue;
 pub mod rows;
+mod task;
 
 use std::sync::Arc;
 use std::time::Duration;

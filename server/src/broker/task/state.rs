@@ -14,25 +14,25 @@ use crate::broker::{BrokerError, NewLine, Position, ProducerHello, Progress, Wel
 
 /// A task in memory.
 #[derive(Debug, Default)]
-pub(super) struct TaskState {
+pub(in crate::broker) struct TaskState {
     /// `None` until the first Hello of all.
-    pub(super) record: Option<Arc<TaskRecord>>,
+    pub(in crate::broker) record: Option<Arc<TaskRecord>>,
     /// The record's version that the store has.
-    pub(super) persisted_version: u64,
+    pub(in crate::broker) persisted_version: u64,
     /// The record may be persisted once this offset is stored.
-    pub(super) hold: u64,
+    pub(in crate::broker) hold: u64,
     /// Last offset given.
-    pub(super) end: u64,
+    pub(in crate::broker) end: u64,
     /// Last offset stored.
-    pub(super) stored: u64,
+    pub(in crate::broker) stored: u64,
     /// Of the newest row: the broker's clock must not go back within a task.
-    pub(super) last_created_ms: i64,
-    pub(super) producers: HashMap<ProducerId, Producer>,
+    pub(in crate::broker) last_created_ms: i64,
+    pub(in crate::broker) producers: HashMap<ProducerId, Producer>,
 }
 
 /// One producer of the task, past or present.
 #[derive(Debug)]
-pub(super) struct Producer {
+pub(in crate::broker) struct Producer {
     progress: watch::Sender<Progress>,
     lease: Lease,
 }
@@ -48,28 +48,28 @@ enum Lease {
 
 /// What opening a session gives.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) welcome: Welcome,
-    pub(super) progress: watch::Receiver<Progress>,
+pub(in crate::broker) struct Opened {
+    pub(in crate::broker) welcome: Welcome,
+    pub(in crate::broker) progress: watch::Receiver<Progress>,
     /// The end row of a superseded attempt; the gap row, if lines are missing for good.
-    pub(super) rows: Vec<LogRecord>,
+    pub(in crate::broker) rows: Vec<LogRecord>,
 }
 
 impl TaskState {
     /// Where the task stands.
-    pub(super) fn position(&self) -> Position {
+    pub(in crate::broker) fn position(&self) -> Position {
         Position { record: self.record.clone(), end: self.end, stored: self.stored }
     }
 
     /// Makes a producer known that the store has lines of; its lease begins anew.
-    pub(super) fn restore_producer(&mut self, id: ProducerId, stored_seq: u64, lease_until: Instant) {
+    pub(in crate::broker) fn restore_producer(&mut self, id: ProducerId, stored_seq: u64, lease_until: Instant) {
         let progress = Progress { generation: 0, queued_seq: stored_seq, stored_seq };
         let producer = Producer { progress: watch::Sender::new(progress), lease: Lease::Until(lease_until) };
         self.producers.entry(id).or_insert(producer);
     }
 
     /// A producer says Hello.
-    pub(super) fn open(
+    pub(in crate::broker) fn open(
         &mut self,
         hello: &ProducerHello,
         max_producers: usize,
@@ -150,7 +150,7 @@ impl TaskState {
     }
 
     /// Gives offsets to the lines that are not here yet. `first_seq` is the number of the first line.
-    pub(super) fn append(
+    pub(in crate::broker) fn append(
         &mut self,
         id: ProducerId,
         generation: u64,
@@ -210,7 +210,7 @@ impl TaskState {
     }
 
     /// A producer is done. Returns the end row if it was the last one.
-    pub(super) fn close(
+    pub(in crate::broker) fn close(
         &mut self,
         id: ProducerId,
         generation: u64,
@@ -232,7 +232,7 @@ impl TaskState {
     }
 
     /// Ends every open producer whose lease ran out. Returns the end row if none is left.
-    pub(super) fn expire(&mut self, now: Instant, now_ms: i64) -> Option<LogRecord> {
+    pub(in crate::broker) fn expire(&mut self, now: Instant, now_ms: i64) -> Option<LogRecord> {
         let record = self.record.as_ref()?;
         let lost: Vec<ProducerId> = record
             .producers
@@ -271,7 +271,7 @@ impl TaskState {
     }
 
     /// The session of this generation is gone: the lease begins.
-    pub(super) fn release(&mut self, id: ProducerId, generation: u64, until: Instant) {
+    pub(in crate::broker) fn release(&mut self, id: ProducerId, generation: u64, until: Instant) {
         if let Some(producer) = self.producers.get_mut(&id)
             && producer.progress.borrow().generation == generation
         {
@@ -280,7 +280,7 @@ impl TaskState {
     }
 
     /// Lines up to `offset` are stored, this producer's up to `seq`.
-    pub(super) fn mark_stored(&mut self, id: ProducerId, seq: u64, offset: u64) {
+    pub(in crate::broker) fn mark_stored(&mut self, id: ProducerId, seq: u64, offset: u64) {
         self.stored = self.stored.max(offset);
         if let Some(producer) = self.producers.get(&id) {
             producer.progress.send_if_modified(|progress| {
@@ -293,18 +293,18 @@ impl TaskState {
 
     /// The record, if it has changes that the store may have now. What it says of an end must be stored first, so that a
     /// crash in between leaves a task that is still running and ends again, never one that ended without its last lines.
-    pub(super) fn record_to_persist(&self) -> Option<Arc<TaskRecord>> {
+    pub(in crate::broker) fn record_to_persist(&self) -> Option<Arc<TaskRecord>> {
         let record = self.record.as_ref().filter(|record| record.version != self.persisted_version)?;
         (self.stored >= self.hold).then(|| Arc::clone(record))
     }
 
     /// The record's version; 0 if there is none.
-    pub(super) fn version(&self) -> u64 {
+    pub(in crate::broker) fn version(&self) -> u64 {
         self.record.as_ref().map_or(0, |record| record.version)
     }
 
     /// Nothing would be lost by forgetting this task.
-    pub(super) fn is_forgettable(&self) -> bool {
+    pub(in crate::broker) fn is_forgettable(&self) -> bool {
         match &self.record {
             None => true,
             Some(record) => {
@@ -335,7 +335,7 @@ impl Producer {
 
 impl TaskState {
     /// Every producer without a session gets a whole lease from now on: the server begins to listen only now.
-    pub(super) fn restart_leases(&mut self, until: Instant) {
+    pub(in crate::broker) fn restart_leases(&mut self, until: Instant) {
         for producer in self.producers.values_mut() {
             if matches!(producer.lease, Lease::Until(_)) {
                 producer.lease = Lease::Until(until);
@@ -345,7 +345,7 @@ impl TaskState {
 }
 
 /// When a lease that begins now ends.
-pub(super) fn lease_until(lease: Duration) -> Instant {
+pub(in crate::broker) fn lease_until(lease: Duration) -> Instant {
     Instant::now() + lease
 }
 

@@ -16,7 +16,11 @@ use crate::clock::now_ms;
 /// The task as the store has it. A task that was running begins a new epoch at the last stored offset, since whatever was
 /// in memory above it is lost; the epoch is stored before this returns, so that no reader ever meets one that a later
 /// server does not know.
-pub(super) async fn load(store: &dyn LogStore, task: &TaskKey, lease: Duration) -> Result<TaskState, StoreError> {
+pub(in crate::broker) async fn load(
+    store: &dyn LogStore,
+    task: &TaskKey,
+    lease: Duration,
+) -> Result<TaskState, StoreError> {
     let last = store.last(task).await?.unwrap_or_default();
     let record = store.task(task).await?.map(|stored| stored.record);
     let mut state = TaskState {
