@@ -237,9 +237,7 @@ impl Server {
         self.ingest_stop.cancel();
         sessions.close();
         sessions.wait().await;
-        while self.broker.queued().rows > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        self.broker.leave().await;
         // Record changes of the last moments: ends whose rows are stored by now.
         self.broker.sweep().await;
         self.tail_stop.cancel();

@@ -17,10 +17,13 @@
 //! record.
 
 mod batch;
+#[cfg(test)]
+mod contract;
 mod feed;
 pub mod memory;
 mod position;
 pub mod queue;
+pub mod redis;
 pub mod rows;
 mod task;
 
@@ -32,7 +35,7 @@ use bytes::Bytes;
 use flowforge_storage::{LogRecord, Outcome, ProducerId, StoreError, Stream, TaskKey};
 use tokio::sync::watch;
 
-pub use batch::Batch;
+pub use batch::{Batch, QueueEntry};
 pub use feed::{Feed, FeedRead, FrameEvent, Subscription};
 pub use position::{EndInfo, Position};
 
@@ -71,7 +74,10 @@ pub trait Broker: Send + Sync + 'static {
     /// From now on `take` hands out whatever is queued at once.
     fn drain(&self);
 
-    /// Lines and bytes queued and not yet stored.
+    /// This process goes: it takes nothing new over for the store. Returns when everything that it took is stored.
+    async fn leave(&self);
+
+    /// Lines and bytes that this process has queued for the store, and that are not stored yet.
     fn queued(&self) -> QueueSize;
 }
 
@@ -243,6 +249,15 @@ pub enum BrokerError {
     /// The task has as many producers as it may have.
     #[error("task has {0} producers, which is the limit; give processes of one task fewer producers")]
     TooManyProducers(usize),
+    /// The broker's memory of the task is gone or another one's: a new epoch begins with the next Hello.
+    #[error("the broker lost its state of this task; say Hello again and send what is not stored")]
+    StateLost,
+    /// The broker's own server does not answer. What was being done may have happened.
+    #[error("the queue cannot be reached: {0}")]
+    Unavailable(String),
+    /// The queue has no room, and none was made while this waited.
+    #[error("the queue is full: {0}")]
+    QueueFull(String),
     /// The store failed while a task was loaded or its record written.
     #[error(transparent)]
     Store(#[from] StoreError),

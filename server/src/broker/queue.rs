@@ -161,6 +161,38 @@ impl Queue {
         self.freed.notify_waiters();
     }
 
+    /// Returns when nothing is queued and nothing is under way.
+    pub(in crate::broker) async fn emptied(&self) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.size().rows == 0 {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Forgets waiting batches that someone else has taken over. What is under way stays.
+    pub(in crate::broker) fn forget(&self, mut gone: impl FnMut(&Batch) -> bool) {
+        let mut inner = self.lock();
+        let (forgotten, kept): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut inner.waiting).into_iter().partition(|(_, batch)| gone(batch));
+        inner.waiting = kept;
+        inner.waiting_rows -= forgotten.iter().map(|(_, batch)| batch.records.len()).sum::<usize>();
+        drop(inner);
+        self.release(&forgotten.into_iter().map(|(_, batch)| batch).collect::<Vec<_>>());
+    }
+
+    /// Whether such a batch is waiting or under way.
+    pub(in crate::broker) fn holds(&self, mut wanted: impl FnMut(&Batch) -> bool) -> bool {
+        let inner = self.lock();
+        let waiting: usize = inner.waiting.iter().map(|(_, batch)| batch.records.len()).sum();
+        // What is under way is not looked into: any of it may be wanted.
+        inner.size.rows > waiting || inner.waiting.iter().any(|(_, batch)| wanted(batch))
+    }
+
     pub(in crate::broker) fn size(&self) -> QueueSize {
         self.lock().size
     }

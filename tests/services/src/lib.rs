@@ -5,6 +5,7 @@
 
 pub mod port;
 pub mod process;
+pub mod redis;
 pub mod wait;
 
 pub use port::{free_address, free_port};

@@ -196,6 +196,10 @@ impl Broker for MemoryBroker {
         self.queue.drain();
     }
 
+    async fn leave(&self) {
+        self.queue.emptied().await;
+    }
+
     fn queued(&self) -> QueueSize {
         self.queue.size()
     }

@@ -68,6 +68,25 @@ impl TaskState {
         self.producers.entry(id).or_insert(producer);
     }
 
+    /// A producer as another memory knows it. `expired`: its lease is over.
+    pub(in crate::broker) fn recall_producer(&mut self, id: ProducerId, progress: Progress, expired: bool) {
+        let lease = if expired { Lease::Until(Instant::now()) } else { Lease::Held };
+        self.producers.insert(id, Producer { progress: watch::Sender::new(progress), lease });
+    }
+
+    /// The store has this producer's lines up to `seq`, whatever was known before.
+    pub(in crate::broker) fn note_stored_seq(&mut self, id: ProducerId, seq: u64) {
+        self.producer(id).progress.send_modify(|progress| {
+            progress.stored_seq = progress.stored_seq.max(seq);
+            progress.queued_seq = progress.queued_seq.max(seq);
+        });
+    }
+
+    /// How far each producer has come.
+    pub(in crate::broker) fn progress(&self) -> impl Iterator<Item = (ProducerId, Progress)> {
+        self.producers.iter().map(|(id, producer)| (*id, *producer.progress.borrow()))
+    }
+
     /// A producer says Hello.
     pub(in crate::broker) fn open(
         &mut self,
@@ -164,15 +183,9 @@ impl TaskState {
         }
         let epoch = self.position().epoch().epoch;
         let created_at_ms = now_ms.max(self.last_created_ms);
-        let (mut seq, mut queued, mut lost) = (first_seq - 1, progress.queued_seq, 0);
+        let (mut queued, mut lost) = (progress.queued_seq, 0);
         let mut records = Vec::with_capacity(lines.len());
-        for line in lines {
-            let begin = seq + 1;
-            seq += line.seq_count();
-            if seq <= queued {
-                continue;
-            }
-            let Some(line) = without_known_part(line, begin, queued, created_at_ms) else { continue };
+        for (seq, line) in new_lines(first_seq, lines, progress.queued_seq, created_at_ms) {
             lost = line.dropped.map_or(lost, |run| run.lines.saturating_add(lost));
             queued = seq;
             self.end += 1;
@@ -347,6 +360,27 @@ impl TaskState {
 /// When a lease that begins now ends.
 pub(in crate::broker) fn lease_until(lease: Duration) -> Instant {
     Instant::now() + lease
+}
+
+/// The lines that are not here yet, each with its last sequence number. `first_seq` is the number of the first line, `queued`
+/// the last number that is here.
+pub(in crate::broker) fn new_lines(
+    first_seq: u64,
+    lines: Vec<NewLine>,
+    mut queued: u64,
+    now_ms: i64,
+) -> impl Iterator<Item = (u64, NewLine)> {
+    let mut seq = first_seq - 1;
+    lines.into_iter().filter_map(move |line| {
+        let begin = seq + 1;
+        seq += line.seq_count();
+        if seq <= queued {
+            return None;
+        }
+        let line = without_known_part(line, begin, queued, now_ms)?;
+        queued = seq;
+        Some((seq, line))
+    })
 }
 
 /// A dropped run may overlap what has arrived: only its unknown part counts. Its row is written here, with our numbers.
