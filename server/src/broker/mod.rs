@@ -52,10 +52,11 @@ pub trait Broker: Send + Sync + 'static {
     /// A viewer's subscription, in force when this returns. A task that nobody knows yet is waited for.
     async fn subscribe(&self, task: &TaskKey) -> Result<Subscription, BrokerError>;
 
-    /// Where the task stands, loading it if need be.
+    /// Where the task stands now, wherever it changed last; loading it if need be.
     async fn position(&self, task: &TaskKey) -> Result<Position, BrokerError>;
 
-    /// Where the task stands if this broker has it in memory: for lists, which must not load every task.
+    /// Where the task stands as far as this process knows: for lists, which must not load every task, and for readers, who are
+    /// woken when it changes. `None` if nobody here watches it or writes to it.
     fn peek(&self, task: &TaskKey) -> Option<Position>;
 
     /// Loads every task that the store holds as running, so that their leases start anew after a restart.

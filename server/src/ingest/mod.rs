@@ -95,8 +95,7 @@ fn status_of(error: &BrokerError) -> Status {
         BrokerError::Gap { .. } => Status::failed_precondition(message),
         BrokerError::Invalid(_) => Status::invalid_argument(message),
         BrokerError::TooManyProducers(_) | BrokerError::QueueFull(_) => Status::resource_exhausted(message),
-        BrokerError::StateLost | BrokerError::Unavailable(_) => Status::unavailable(message),
         BrokerError::Store(error) if error.kind() == ErrorKind::Rejected => Status::invalid_argument(message),
-        BrokerError::Store(_) => Status::unavailable(message),
+        BrokerError::StateLost | BrokerError::Unavailable(_) | BrokerError::Store(_) => Status::unavailable(message),
     }
 }

@@ -271,7 +271,7 @@ impl Instance {
             let (mut rows, mut next): (Vec<LogRecord>, u64) = (Vec::new(), 1);
             loop {
                 viewer.mark_seen();
-                let Ok(position) = scanner.broker.position(&task()).await else { continue };
+                let Some(position) = scanner.broker.peek(&task()) else { continue };
                 // What stands above the base of an epoch that it does not belong to is void.
                 let void = |row: &LogRecord| {
                     let epochs = position.record.iter().flat_map(|record| &record.epochs);
@@ -331,7 +331,7 @@ pub(super) async fn send_all(broker: Arc<dyn Broker>, number: u8, count: u64, ba
         match tokio::time::timeout(LIMIT, progress.wait_for(|progress| progress.stored_seq >= count)).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => continue,
-            Err(_) => panic!("producer {number} is not told that all is stored: {:?}", session.progress().borrow()),
+            Err(late) => panic!("{number} is not told that all is stored, {late}: {:?}", session.progress().borrow()),
         }
         return session;
     }

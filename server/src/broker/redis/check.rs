@@ -39,7 +39,7 @@ pub(super) async fn server(link: &Link, key: &str, url: &str, durable: bool) -> 
     match settings {
         Ok(settings) => policy(&address, &settings)?,
         Err(error) => {
-            warn!(%error, "cannot read Redis' settings; it must have maxmemory-policy noeviction and appendonly yes")
+            warn!(%error, "cannot read Redis' settings; it must have maxmemory-policy noeviction and appendonly yes");
         }
     }
     link.conn().await.map(drop).map_err(unreachable)

@@ -12,6 +12,7 @@ use super::Shared;
 use super::change::Cause;
 use super::keys::{Shard, lease_member, parse_lease, parse_task};
 use super::link::Conn;
+use super::mirror::Mirror;
 use super::script::{Args, LEASE, RENEW, texts};
 use super::session::Seat;
 use crate::broker::BrokerError;
@@ -155,23 +156,27 @@ impl Shared {
 
     /// Compares mirrors with Redis.
     pub(super) async fn compare_mirrors(self: &Arc<Self>) {
-        let Ok(conn) = self.link.conn().await else { return };
-        let conn = &conn;
         stream::iter(self.mirrors())
             .for_each_concurrent(AT_ONCE, |mirror| async move {
-                let mut cmd = redis::cmd("HMGET");
-                cmd.arg(self.shards.of(&mirror.task).meta(&mirror.task));
-                cmd.arg("epoch").arg("end").arg("stored").arg("version");
-                let answer = match conn.run(&cmd).await {
-                    Ok(answer) => Vec::<Option<u64>>::from_redis_value(answer).unwrap_or_default(),
-                    Err(error) => return self.link.failed(conn, &error),
-                };
-                let [Some(epoch), Some(end), Some(stored), Some(version)] = answer[..] else { return };
-                if mirror.is_behind(epoch, end, version) {
-                    self.refresh_soon(&mirror);
+                if let Err(error) = self.compare_mirror(&mirror).await {
+                    tracing::debug!(task = %mirror.task, %error, "cannot compare a watched task now");
                 }
-                mirror.stored(epoch, stored);
             })
             .await;
+    }
+
+    /// Brings one up to date if it is not.
+    pub(super) async fn compare_mirror(&self, mirror: &Mirror) -> Result<(), BrokerError> {
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(self.shards.of(&mirror.task).meta(&mirror.task));
+        cmd.arg("epoch").arg("end").arg("stored").arg("version");
+        let answer = self.link.run(&cmd).await.map_err(|error| super::link::refusal(&error))?;
+        let numbers = Vec::<Option<u64>>::from_redis_value(answer).unwrap_or_default();
+        let [Some(epoch), Some(end), Some(stored), Some(version)] = numbers[..] else { return Ok(()) };
+        if mirror.is_behind(epoch, end, version) {
+            self.refresh(mirror).await?;
+        }
+        mirror.stored(epoch, stored);
+        Ok(())
     }
 }

@@ -41,9 +41,9 @@ pub(super) struct Link {
 }
 
 enum Target {
-    Single(Client),
+    Single(Box<Client>),
     Sentinel(Box<tokio::sync::Mutex<SentinelClient>>),
-    Cluster(ClusterClient, Vec<Client>),
+    Cluster(Box<ClusterClient>, Vec<Client>),
 }
 
 /// One connection. Cheap to clone.
@@ -168,7 +168,7 @@ impl Link {
 impl Target {
     fn new(address: &RedisAddress) -> RedisResult<Self> {
         match address {
-            RedisAddress::Single(url) => Ok(Self::Single(Client::open(url.as_str())?)),
+            RedisAddress::Single(url) => Ok(Self::Single(Box::new(Client::open(url.as_str())?))),
             RedisAddress::Cluster(urls) => {
                 let nodes = urls.iter().map(|url| Client::open(url.as_str())).collect::<RedisResult<Vec<_>>>()?;
                 let client = ClusterClientBuilder::new(urls.iter().map(String::as_str))
@@ -176,7 +176,7 @@ impl Target {
                     .response_timeout(RESPONSE_TIMEOUT)
                     .retries(2)
                     .build()?;
-                Ok(Self::Cluster(client, nodes))
+                Ok(Self::Cluster(Box::new(client), nodes))
             }
             RedisAddress::Sentinel { sentinels, master, db, username, password, tls } => {
                 let sentinels: RedisResult<Vec<_>> =
@@ -216,7 +216,7 @@ impl Target {
     /// A server to talk to directly.
     async fn node(&self) -> RedisResult<Client> {
         match self {
-            Self::Single(client) => Ok(client.clone()),
+            Self::Single(client) => Ok(Client::clone(client)),
             Self::Sentinel(client) => client.lock().await.async_get_client().await,
             Self::Cluster(_, nodes) => {
                 let mut last = RedisError::from((ErrorKind::InvalidClientConfig, "no node is named"));

@@ -221,8 +221,14 @@ impl Broker for RedisBroker {
     }
 
     async fn position(&self, task: &TaskKey) -> Result<Position, BrokerError> {
-        if let Some(position) = self.peek(task) {
-            return Ok(position);
+        if let Some(mirror) = self.shared.mirror(task)
+            && mirror.position().is_some()
+        {
+            // While Redis is away readers go on with what there is.
+            if let Err(error) = self.shared.compare_mirror(&mirror).await {
+                debug!(%task, %error, "cannot compare a watched task now");
+            }
+            return Ok(mirror.position().unwrap_or_default());
         }
         loop {
             let seen = self.shared.look(task).await?;

@@ -49,23 +49,23 @@ impl Script {
 
     /// Calls it on this connection, once.
     pub(super) async fn call<K: AsRef<str>>(&self, conn: &Conn, keys: &[K], args: &Args) -> RedisResult<Value> {
-        match conn.run(&self.command("EVALSHA", &self.sha, keys, args)).await {
+        match conn.run(&command("EVALSHA", &self.sha, keys, args)).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                conn.run(&self.command("EVAL", &self.code, keys, args)).await
+                conn.run(&command("EVAL", &self.code, keys, args)).await
             }
             other => other,
         }
     }
+}
 
-    fn command<K: AsRef<str>>(&self, verb: &str, script: &str, keys: &[K], args: &Args) -> Cmd {
-        let mut cmd = redis::cmd(verb);
-        cmd.arg(script).arg(keys.len());
-        for key in keys {
-            cmd.arg(key.as_ref());
-        }
-        cmd.arg(&args.0);
-        cmd
+fn command<K: AsRef<str>>(verb: &str, script: &str, keys: &[K], args: &Args) -> Cmd {
+    let mut cmd = redis::cmd(verb);
+    cmd.arg(script).arg(keys.len());
+    for key in keys {
+        cmd.arg(key.as_ref());
     }
+    cmd.arg(&args.0);
+    cmd
 }
 
 /// Arguments of a script, in order.

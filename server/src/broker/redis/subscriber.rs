@@ -66,7 +66,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut orders: mpsc::Receiver<Order>) 
 
 async fn resubscribe(shared: &Shared, sink: &mut PubSubSink) -> redis::RedisResult<()> {
     let mut channels: Vec<String> = shared.shards.iter().map(|shard| shard.hints.clone()).collect();
-    channels.extend(shared.watched().iter().flat_map(|task| channels_of(task)));
+    channels.extend(shared.watched().iter().flat_map(channels_of));
     for some in channels.chunks(500) {
         sink.subscribe(some).await?;
     }
@@ -122,13 +122,16 @@ fn take(shared: &Arc<Shared>, messages: &[Msg]) {
     for message in messages {
         let (channel, payload) = (message.get_channel_name(), message.get_payload_bytes());
         if let Some(task) = channel.strip_prefix(LINES) {
-            match wire::parse_line(payload) {
-                Some(record) => lines.entry(task).or_default().push((record, payload)),
-                None => warn!(task, "a published line cannot be read, the next comparison brings it"),
+            if let Some(record) = wire::parse_line(payload) {
+                lines.entry(task).or_default().push((record, payload));
+            } else {
+                warn!(task, "a published line cannot be read, the next comparison brings it");
             }
         } else if channel.starts_with(HINTS) {
             // A hint speaks of lines that came before it.
-            lines.drain().for_each(|(task, lines)| publish(shared, task, lines));
+            for (task, lines) in lines.drain() {
+                publish(shared, task, lines);
+            }
             shared.hinted(&String::from_utf8_lossy(payload));
         } else if let Some(task) = channel.strip_prefix(FRAMES)
             && let (Some(mirror), Some(frame)) =
@@ -137,7 +140,9 @@ fn take(shared: &Arc<Shared>, messages: &[Msg]) {
             mirror.feed.push_frame(frame);
         }
     }
-    lines.into_iter().for_each(|(task, lines)| publish(shared, task, lines));
+    for (task, lines) in lines {
+        publish(shared, task, lines);
+    }
 }
 
 fn publish(shared: &Arc<Shared>, task: &str, lines: Vec<(LogRecord, &[u8])>) {

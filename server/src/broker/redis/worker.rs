@@ -337,11 +337,10 @@ impl Shared {
 
     /// Gives up every shard, once nothing of it is queued.
     pub(super) async fn leave_shards(&self) {
-        let numbers: Vec<usize> = self.holds().0.keys().copied().collect();
         if let Err(error) = self.spread().await {
             debug!(%error, "cannot give up shards, their holds run out");
         }
-        numbers.into_iter().for_each(|number| drop(self.holds().0.remove(&number)));
+        self.holds().0.clear();
     }
 }
 
