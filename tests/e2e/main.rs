@@ -5,5 +5,6 @@ mod crash;
 mod http;
 mod opens;
 mod protocol;
+mod redis;
 mod shutdown;
 mod tail;

@@ -22,6 +22,19 @@ impl Overrides {
         Self::default()
     }
 
+    /// Of several servers over one Redis and one store.
+    ///
+    /// The store is a SQLite file in `folder`. It belongs to one process, and is locked by its name; each server is given a
+    /// name of its own for it. SQLite itself lets several processes use one file on one machine; nobody should in earnest.
+    pub fn sharing(folder: &Path, name: &str, redis_url: &str) -> Result<Self> {
+        let path = folder.join(format!("{name}.db"));
+        if !path.exists() {
+            std::os::unix::fs::symlink(folder.join("shared.db"), &path)?;
+        }
+        let settings = Self::none().set("broker.driver", "redis").set("redis.url", redis_url);
+        Ok(settings.set("queue.claim_idle", "2s").set("sqlite.path", &path.display().to_string()))
+    }
+
     /// Sets `section.key`.
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
@@ -67,13 +80,27 @@ impl Server {
         Ok(server)
     }
 
+    /// Starts one that does a part of the work: `--roles`.
+    pub async fn start_as(roles: &'static str, overrides: Overrides) -> Result<Self> {
+        let mut server = Self::prepare_as(Some(roles), overrides)?;
+        server.restart().await?;
+        Ok(server)
+    }
+
     /// Directory and addresses, and no process yet.
     pub fn prepare(overrides: Overrides) -> Result<Self> {
+        Self::prepare_as(None, overrides)
+    }
+
+    fn prepare_as(roles: Option<&'static str>, overrides: Overrides) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("flowforge-test-").tempdir()?;
         let (binary, folder) = (binary()?, dir.path().to_owned());
         let process = Process::new("flowforge serve", &dir.path().join("server.log"), move || {
             let mut command = Command::new(&binary);
             command.args(["serve", "--config", "config.yaml"]).current_dir(&folder);
+            if let Some(roles) = roles {
+                command.args(["--roles", roles]);
+            }
             command
         });
         Ok(Self { overrides, process, dir, grpc: free_address()?, http: free_address()? })
