@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use flowforge_test_services::redis::{Persistence, Redis};
 use flowforge_test_services::{Process, free_address};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -65,6 +66,8 @@ pub struct Server {
     dir: TempDir,
     grpc: SocketAddr,
     http: SocketAddr,
+    /// With `FLOWFORGE_TEST_BROKER=redis`: its own, which outlives its restarts.
+    redis: Option<Redis>,
 }
 
 impl Server {
@@ -103,11 +106,15 @@ impl Server {
             }
             command
         });
-        Ok(Self { overrides, process, dir, grpc: free_address()?, http: free_address()? })
+        Ok(Self { overrides, process, dir, grpc: free_address()?, http: free_address()?, redis: None })
     }
 
     /// Starts the process again after it ended, on the same addresses and data.
     pub async fn restart(&mut self) -> Result<()> {
+        let wanted = std::env::var("FLOWFORGE_TEST_BROKER").is_ok_and(|broker| broker == "redis");
+        if wanted && self.redis.is_none() {
+            self.redis = Some(Redis::start(Persistence::Always).await?);
+        }
         self.write_config()?;
         self.process.start_until_it_says("flowforge is serving").await
     }
@@ -119,10 +126,13 @@ impl Server {
     }
 
     fn write_config(&self) -> Result<()> {
-        let defaults = Overrides::none()
+        let mut defaults = Overrides::none()
             .set("server.grpc", &self.grpc.to_string())
             .set("server.http", &self.http.to_string())
             .set("sqlite.path", &self.database().display().to_string());
+        if let Some(redis) = &self.redis {
+            defaults = defaults.set("broker.driver", "redis").set("redis.url", &redis.url());
+        }
         let mut overrides = self.overrides.clone();
         for (key, value) in defaults.0 {
             overrides.0.entry(key).or_insert(value);
