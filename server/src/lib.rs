@@ -18,6 +18,7 @@ pub mod http;
 pub mod ingest;
 pub mod line;
 pub mod retention;
+pub mod role;
 pub mod serve;
 pub mod tail;
 pub mod writer;

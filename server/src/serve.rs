@@ -21,18 +21,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::broker::memory::queue::QueueLimits;
 use crate::broker::memory::{MemoryBroker, MemoryOptions};
+use crate::broker::queue::QueueLimits;
+use crate::broker::redis::{RedisBroker, RedisOptions};
 use crate::broker::{Broker, FlushLimits};
-use crate::config::{Config, LogFormat, StorageDriver};
+use crate::config::{BrokerDriver, Config, LogFormat, StorageDriver};
 use crate::http::AppState;
 use crate::ingest::Ingest;
+use crate::role::{Role, Roles};
 use crate::tail::Tail;
 use crate::writer::Writer;
 use crate::{config, http, retention};
 
 /// How often leases are checked.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a producer's call waits for Redis before it is told to try elsewhere.
+const REDIS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// HTTP/2 pings find out that a producer's host is gone: silence of the two together.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -59,22 +64,29 @@ pub fn init_logging(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Serves until SIGTERM or Ctrl-C, then drains. An error says what, where, and what to do.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
+    let needed = [Role::Ingest, Role::Tail, Role::Worker];
+    if config.broker.driver == BrokerDriver::Memory && !needed.into_iter().all(|role| roles.has(role)) {
+        bail!(
+            "--roles shares the work among processes, which needs a queue that they share: set broker.driver to redis"
+        );
+    }
     // Before anything else, so that an early signal is not lost.
     let stop = stop_signal()?;
     let store = open_store(&config).await?;
-    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Arc::clone(&store), memory_options(&config)));
-    let grpc = bind(config.server.grpc, "server.grpc").await?;
+    let broker = open_broker(&config, &roles, &store).await?;
+    let grpc = if roles.has(Role::Ingest) { Some(bind(config.server.grpc, "server.grpc").await?) } else { None };
     let web = bind(config.server.http, "server.http").await?;
     let recovered = broker.recover().await.context("cannot read the running tasks from the store")?;
-    let (grpc_address, http_address) = (grpc.local_addr()?, web.local_addr()?);
-    for (key, address) in [("server.grpc", grpc_address), ("server.http", http_address)] {
-        if !address.ip().is_loopback() {
+    let (grpc_address, http_address) = (grpc.as_ref().map(TcpListener::local_addr).transpose()?, web.local_addr()?);
+    for (key, address) in [("server.grpc", grpc_address), ("server.http", Some(http_address))] {
+        if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
             warn!(%address, "{key} is reachable from other machines, and there is no authentication yet");
         }
     }
     let server = Server {
         config,
+        roles,
         store,
         broker,
         ingest_stop: CancellationToken::new(),
@@ -83,8 +95,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let sessions = TaskTracker::new();
     let mut stages = server.start(grpc, web, http_address, &sessions)?;
-    let store_name = config::describe_store(&server.config);
-    info!(grpc = %grpc_address, http = %http_address, store = store_name, running_tasks = recovered, "flowforge is serving");
+    let grpc = grpc_address.map_or_else(|| "none".to_owned(), |address| address.to_string());
+    let (store, broker) = (config::describe_store(&server.config), config::describe_broker(&server.config));
+    info!(grpc, http = %http_address, store, broker, running_tasks = recovered, "flowforge is serving");
 
     tokio::select! {
         () = stop => info!(grace = ?server.config.shutdown.grace, "stopping: storing and acking what was accepted"),
@@ -95,6 +108,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
 struct Server {
     config: Config,
+    roles: Roles,
     store: Arc<dyn LogStore>,
     broker: Arc<dyn Broker>,
     ingest_stop: CancellationToken,
@@ -107,13 +121,39 @@ impl Server {
     /// Every stage is a task of the returned set: one that ends or panics takes the process down, nothing limps.
     fn start(
         &self,
-        grpc: TcpListener,
+        grpc: Option<TcpListener>,
         web: TcpListener,
         http_address: std::net::SocketAddr,
         sessions: &TaskTracker,
     ) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
         let mut stages = JoinSet::new();
-        let writer = Writer {
+        if self.roles.has(Role::Worker) {
+            let writer = self.writer();
+            stages.spawn(async move {
+                writer.run().await;
+                Ok(())
+            });
+        }
+        let broker = Arc::clone(&self.broker);
+        stages.spawn(async move { sweep(broker).await });
+        if self.config.retention.days > 0 && self.roles.has(Role::Retention) {
+            let keep = Duration::from_secs(u64::from(self.config.retention.days) * 24 * 60 * 60);
+            let store = Arc::clone(&self.store);
+            stages.spawn(async move {
+                retention::run(store, keep).await;
+                Ok(())
+            });
+        }
+        if let Some(grpc) = grpc {
+            stages.spawn(self.listeners.track_future(self.grpc(grpc, http_address, sessions)?));
+        }
+        stages.spawn(self.listeners.track_future(self.http(web)));
+        self.listeners.close();
+        Ok(stages)
+    }
+
+    fn writer(&self) -> Writer {
+        Writer {
             broker: Arc::clone(&self.broker),
             store: Arc::clone(&self.store),
             limits: FlushLimits {
@@ -122,25 +162,7 @@ impl Server {
                 hard_max_rows: self.config.batch.hard_max_rows,
                 min_interval: self.config.batch.min_interval.duration(),
             },
-        };
-        stages.spawn(async move {
-            writer.run().await;
-            Ok(())
-        });
-        let broker = Arc::clone(&self.broker);
-        stages.spawn(async move { sweep(broker).await });
-        if self.config.retention.days > 0 {
-            let keep = Duration::from_secs(u64::from(self.config.retention.days) * 24 * 60 * 60);
-            let store = Arc::clone(&self.store);
-            stages.spawn(async move {
-                retention::run(store, keep).await;
-                Ok(())
-            });
         }
-        stages.spawn(self.listeners.track_future(self.grpc(grpc, http_address, sessions)?));
-        stages.spawn(self.listeners.track_future(self.http(web)));
-        self.listeners.close();
-        Ok(stages)
     }
 
     fn grpc(
@@ -199,6 +221,7 @@ impl Server {
             default_lines: self.config.tail.default_lines,
             shutdown: self.ingest_stop.clone(),
         };
+        let router = if self.roles.has(Role::Tail) { http::router(state) } else { http::health(state) };
         let stop = self.tail_stop.clone();
         let listener = listener.tap_io(|connection| {
             if let Err(error) = connection.set_nodelay(true) {
@@ -206,7 +229,7 @@ impl Server {
             }
         });
         async move {
-            axum::serve(listener, http::router(state))
+            axum::serve(listener, router)
                 .with_graceful_shutdown(stop.cancelled_owned())
                 .await
                 .context("the HTTP server failed")
@@ -239,9 +262,7 @@ impl Server {
         self.ingest_stop.cancel();
         sessions.close();
         sessions.wait().await;
-        while self.broker.queued().rows > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        self.broker.leave().await;
         // Record changes of the last moments: ends whose rows are stored by now.
         self.broker.sweep().await;
         self.tail_stop.cancel();
@@ -271,6 +292,29 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
     };
     store.migrate().await?;
     Ok(store)
+}
+
+async fn open_broker(config: &Config, roles: &Roles, store: &Arc<dyn LogStore>) -> anyhow::Result<Arc<dyn Broker>> {
+    Ok(match config.broker.driver {
+        BrokerDriver::Memory => Arc::new(MemoryBroker::new(Arc::clone(store), memory_options(config))),
+        BrokerDriver::Redis => Arc::new(RedisBroker::start(Arc::clone(store), redis_options(config, roles)).await?),
+    })
+}
+
+fn redis_options(config: &Config, roles: &Roles) -> RedisOptions {
+    let MemoryOptions { lease, recent_bytes, max_producers, queue } = memory_options(config);
+    RedisOptions {
+        url: config.redis.url.expose().to_owned(),
+        pubsub_url: config.redis.pubsub_url.expose().to_owned(),
+        shards: config.queue.shards,
+        claim_idle: config.queue.claim_idle.duration(),
+        worker: roles.has(Role::Worker),
+        lease,
+        recent_bytes,
+        max_producers,
+        queue,
+        patience: REDIS_PATIENCE,
+    }
 }
 
 fn memory_options(config: &Config) -> MemoryOptions {

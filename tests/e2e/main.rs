@@ -6,5 +6,6 @@ mod http;
 mod opens;
 mod protocol;
 mod proxy;
+mod redis;
 mod shutdown;
 mod tail;

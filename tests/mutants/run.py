@@ -84,7 +84,7 @@ MUTANTS = [
     Mutant(
         "dedupe-off",
         "What is already there is dropped.",
-        "server/src/broker/memory/state.rs",
+        "server/src/broker/task/state.rs",
         """            if seq <= queued {
                 continue;
             }

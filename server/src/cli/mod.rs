@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::role::{Role, Roles};
 
 /// Real-time logs of workflow tasks: every line, in order, milliseconds after it was printed.
 #[derive(Debug, Parser)]
@@ -42,7 +43,7 @@ Try it, in three terminals:
 enum Command {
     /// Run the server
     #[command(after_help = SERVE_EXAMPLES)]
-    Serve(ConfigArgs),
+    Serve(ServeArgs),
     /// Check a configuration and show what it comes to
     #[command(after_help = CHECK_EXAMPLES)]
     CheckConfig(ConfigArgs),
@@ -60,6 +61,7 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   flowforge serve                          # ./config.yaml if there is one, else defaults
   flowforge serve --config /etc/flowforge/config.yaml
+  flowforge serve --roles worker           # only writes what is queued in Redis to the store
   FLOWFORGE__SERVER__HTTP=0.0.0.0:8080 flowforge serve
 
 Environment:
@@ -79,6 +81,15 @@ struct ConfigArgs {
     /// Configuration file [default: ./config.yaml if it is there]
     #[arg(long, value_name = "PATH", env = "FLOWFORGE_CONFIG")]
     config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// What this process does; the others over the same Redis and store do the rest
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Role::ALL, env = "FLOWFORGE_ROLES")]
+    roles: Vec<Role>,
 }
 
 /// Parses the command line, does what it says, and tells the user about a failure in one message.
@@ -112,11 +123,11 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn serve(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let config = Config::load(args.config.as_deref())?;
+fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load(args.config.config.as_deref())?;
     crate::serve::init_logging(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(Box::pin(crate::serve::serve(config)))?;
+    runtime.block_on(Box::pin(crate::serve::serve(config, Roles::of(&args.roles))))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,17 +3,19 @@
 //! One struct a section; the defaults are here, and `config.yaml` documents every key with its default (a test holds the two
 //! equal). Loading reports all problems at once, each with its place (`load`).
 
+mod describe;
 mod load;
 mod units;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use describe::{describe, describe_broker, describe_store};
 pub use load::{ConfigError, DEFAULT_PATH};
-pub use units::{Period, Size};
+pub use units::{Period, SecretUrl, Size};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +27,10 @@ pub struct Config {
     pub logging: LoggingConfig,
     /// The embedded store.
     pub sqlite: SqliteConfig,
-    /// Producers and the recent window.
+    /// Who gives order and keeps the queue; producers.
     pub broker: BrokerConfig,
+    /// Where Redis is.
+    pub redis: RedisConfig,
     /// When queued lines are written to the store.
     pub batch: BatchConfig,
     /// How much may wait for the store.
@@ -113,10 +117,12 @@ impl Default for SqliteConfig {
     }
 }
 
-/// Producers and the recent window.
+/// Who gives order and keeps the queue; producers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerConfig {
+    /// Which broker.
+    pub driver: BrokerDriver,
     /// How long a producer without a connection still counts as running.
     pub lease: Period,
     /// Producers of one task and attempt.
@@ -125,7 +131,33 @@ pub struct BrokerConfig {
 
 impl Default for BrokerConfig {
     fn default() -> Self {
-        Self { lease: Period::seconds(30), max_producers: 1_000 }
+        Self { driver: BrokerDriver::Memory, lease: Period::seconds(30), max_producers: 1_000 }
+    }
+}
+
+/// Which broker gives order and keeps the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BrokerDriver {
+    /// This process: one server.
+    Memory,
+    /// Redis: any number of servers.
+    Redis,
+}
+
+/// Where Redis is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisConfig {
+    /// The durable one.
+    pub url: SecretUrl,
+    /// Another for Pub/Sub alone; empty: the same.
+    pub pubsub_url: SecretUrl,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self { url: SecretUrl::new("redis://127.0.0.1:6379"), pubsub_url: SecretUrl::default() }
     }
 }
 
@@ -154,7 +186,7 @@ impl Default for BatchConfig {
     }
 }
 
-/// How much may wait for the store, in this process's memory.
+/// What waits for the store: in this process's memory, or in Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueConfig {
@@ -162,11 +194,20 @@ pub struct QueueConfig {
     pub max_bytes: Size,
     /// Of one tenant. Past it no producer of that tenant is read from.
     pub max_tenant_bytes: Size,
+    /// Into how many streams the queue in Redis is split.
+    pub shards: usize,
+    /// A worker that is silent for so long loses what it was given to another.
+    pub claim_idle: Period,
 }
 
 impl Default for QueueConfig {
     fn default() -> Self {
-        Self { max_bytes: Size::mebibytes(256), max_tenant_bytes: Size::mebibytes(192) }
+        Self {
+            max_bytes: Size::mebibytes(256),
+            max_tenant_bytes: Size::mebibytes(192),
+            shards: 4,
+            claim_idle: Period::seconds(30),
+        }
     }
 }
 
@@ -263,6 +304,18 @@ impl Config {
             "queue.max_tenant_bytes",
             "must hold at least one message of limits.max_message_bytes".to_owned(),
         );
+        rule((1..=1024).contains(&self.queue.shards), "queue.shards", "must be 1 to 1024".to_owned());
+        let idle = self.queue.claim_idle;
+        rule(idle >= Period::seconds(1), "queue.claim_idle", "must be at least 1s".to_owned());
+        let address = |url: &SecretUrl| crate::broker::redis::check_address(url.expose());
+        if let Err(words) = address(&self.redis.url) {
+            rule(false, "redis.url", words);
+        }
+        if let Some(words) =
+            Some(&self.redis.pubsub_url).filter(|url| !url.is_empty()).and_then(|url| address(url).err())
+        {
+            rule(false, "redis.pubsub_url", words);
+        }
         rule(self.broker.max_producers > 0, "broker.max_producers", "must be at least 1".to_owned());
         rule(self.sqlite.read_connections > 0, "sqlite.read_connections", "must be at least 1".to_owned());
         rule(self.tail.buffer.bytes() >= 4096, "tail.buffer", "must be at least 4 KiB".to_owned());
@@ -282,24 +335,4 @@ impl Config {
         rule(!same_port, "server.http", "must not be the address of server.grpc".to_owned());
         problems
     }
-}
-
-/// What a person wants to see of a good configuration.
-pub fn describe(config: &Config) -> String {
-    let Config { server, retention, .. } = config;
-    let days = if retention.days == 0 { "for ever".to_owned() } else { format!("{} days", retention.days) };
-    let store = describe_store(config);
-    format!("gRPC on {}, HTTP on {}, lines kept {days} in {store}", server.grpc, server.http)
-}
-
-/// Where lines are kept.
-pub fn describe_store(config: &Config) -> String {
-    match config.logging.storage_driver {
-        StorageDriver::Sqlite => format!("SQLite at {}", full_path(&config.sqlite.path).display()),
-    }
-}
-
-/// A relative path means another file in every working directory.
-fn full_path(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -100,7 +100,7 @@ impl Session<'_> {
                 () = self.ingest.shutdown.cancelled() => return self.drain().await,
                 () = self.responses.closed() => return Ok(()), // The client has gone, perhaps while we did not read.
                 moved = self.progress.changed() => {
-                    moved.map_err(|_| Status::unavailable("the server lost this task's state"))?;
+                    moved.map_err(|_| status_of(&BrokerError::StateLost))?;
                     self.ack().await?;
                     continue;
                 }
@@ -160,7 +160,10 @@ impl Session<'_> {
         let closed = tokio::select! {
             closed = self.producer.close(final_seq, outcome) => closed,
             () = self.responses.closed() => return Ok(()),
-            () = fenced(&mut progress, generation) => return self.ack().await,
+            fenced = fenced(&mut progress, generation) => {
+                fenced?;
+                return self.ack().await;
+            }
         };
         match closed {
             Ok(()) => {}
@@ -218,9 +221,11 @@ impl Session<'_> {
     }
 }
 
-/// Returns when a newer stream of the producer has taken over.
-async fn fenced(progress: &mut watch::Receiver<Progress>, generation: u64) {
-    let _ = progress.wait_for(|progress| progress.generation > generation).await;
+/// Returns when a newer stream of the producer has taken over. An error, never OK, if nobody knows any more: to a client OK
+/// means stored.
+async fn fenced(progress: &mut watch::Receiver<Progress>, generation: u64) -> Result<(), Status> {
+    let moved = progress.wait_for(|progress| progress.generation > generation).await;
+    moved.map(drop).map_err(|_| status_of(&BrokerError::StateLost))
 }
 
 /// The next message, once the queue has room. Cancel-safe: a message is taken whole or not at all.

@@ -6,6 +6,7 @@
 pub mod nginx;
 pub mod port;
 pub mod process;
+pub mod redis;
 pub mod wait;
 
 pub use nginx::Nginx;
