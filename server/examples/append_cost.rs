@@ -23,6 +23,7 @@ const PRODUCERS: u64 = 16;
 const LINE: usize = 110;
 
 #[tokio::main]
+#[allow(clippy::print_stdout, reason = "the figures are its output")]
 async fn main() -> Result<()> {
     println!("lines a batch     lines/s   redis CPU-s per million lines   round trip");
     for (batch, lines) in [(1, 60_000), (10, 300_000), (100, 1_000_000), (500, 1_000_000)] {
@@ -30,7 +31,7 @@ async fn main() -> Result<()> {
     }
     Ok(())
 }
-
+#[allow(clippy::print_stdout, reason = "the figures are its output")]
 async fn measure(batch: u64, lines: u64) -> Result<()> {
     let redis = Redis::start(Persistence::None).await?;
     let url = own_url().unwrap_or_else(|| redis.url());

@@ -206,7 +206,7 @@ impl Default for QueueConfig {
             max_bytes: Size::mebibytes(256),
             max_tenant_bytes: Size::mebibytes(192),
             shards: 4,
-            claim_idle: Period::seconds(30),
+            claim_idle: Period::seconds(10),
         }
     }
 }

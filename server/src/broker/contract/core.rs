@@ -255,6 +255,23 @@ pub(super) async fn a_reader_misses_nothing(house: House) {
     }
 }
 
+/// What piled up while nothing was stored is stored in large deliveries, and everybody is told.
+pub(super) async fn a_backlog_is_worked_off(house: House) {
+    let mut instance = house.bare(Terms::default()).await;
+    let (mut one, mut two) = (instance.open(1).await, instance.open(2).await);
+    let viewer = instance.follow();
+    for first in (1..=20_000).step_by(8) {
+        one.append(first, lines(1, first..=first + 7)).await.unwrap();
+        two.append(first, lines(2, first..=first + 7)).await.unwrap();
+    }
+    instance.write();
+    in_time(one.close(20_000, OK)).await.unwrap();
+    in_time(two.close(20_000, OK)).await.unwrap();
+    let stored = house.stored().await;
+    check(&stored, &[(1, 20_000), (2, 20_000)]);
+    assert!(in_time(viewer).await.unwrap() == stored);
+}
+
 pub(super) async fn an_unknown_task_is_waited_for(house: House) {
     let instance = house.instance(Terms::default()).await;
     assert!(instance.position().await.record.is_none());

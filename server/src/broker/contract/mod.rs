@@ -1,6 +1,6 @@
 //! What every broker must do, as tests over real servers: the executable half of [`Broker`](super::Broker)'s documentation.
 //!
-//! Each case takes a [`House`]: a store, a broker's servers, and as many instances as the case wants. [`broker_contract!`] makes
+//! Each case takes a [`House`]: a store, a broker's servers, and as many instances as the case wants. `broker_contract!` makes
 //! a test of each.
 
 mod core;
@@ -31,14 +31,16 @@ broker_contract!(memory, House::memory(),
     core: order_and_dedupe, a_gap_is_refused, the_newest_session_fences, what_is_missing_for_good_is_a_row,
         dropped_runs_overlap, an_ack_means_stored, a_close_ends_the_task, closes_of_several, another_attempt,
         a_closed_producer_comes_back, late_lines_reopen, an_expired_lease_ends_the_task, frames_reach_who_watches,
-        back_pressure, a_reader_misses_nothing, an_unknown_task_is_waited_for, too_many_producers;
+        back_pressure, a_reader_misses_nothing, an_unknown_task_is_waited_for, too_many_producers,
+        a_backlog_is_worked_off;
 );
 
 broker_contract!(redis, House::redis(),
     core: order_and_dedupe, a_gap_is_refused, the_newest_session_fences, what_is_missing_for_good_is_a_row,
         dropped_runs_overlap, an_ack_means_stored, a_close_ends_the_task, closes_of_several, another_attempt,
         a_closed_producer_comes_back, late_lines_reopen, an_expired_lease_ends_the_task, frames_reach_who_watches,
-        back_pressure, a_reader_misses_nothing, an_unknown_task_is_waited_for, too_many_producers;
+        back_pressure, a_reader_misses_nothing, an_unknown_task_is_waited_for, too_many_producers,
+        a_backlog_is_worked_off;
     shared: two_instances_have_one_order, a_session_elsewhere_fences, a_lease_is_kept_by_the_instance_that_holds_it,
         a_lease_outlives_its_instance, a_cut_subscription_loses_nothing, a_dead_workers_lines_are_stored_by_another,
         a_frozen_worker_does_no_harm, workers_share_the_shards, acks_reach_an_instance_without_worker,

@@ -99,13 +99,17 @@ impl Shared {
             let subject = self.subject(&cause);
             let (value, rows) = rules(&mut state, subject.now_ms)?;
             let mut plan = Plan::new(task, &seen, &state, &rows, subject);
-            plan.expired = cause.expired.iter().map(|producer| lease_member(task, *producer)).collect();
-            if plan.is_empty() && plan.expired.is_empty() {
+            plan.expire(cause.expired.iter().map(|producer| lease_member(task, *producer)).collect());
+            if plan.is_empty() {
                 return Ok((value, state));
             }
             match self.commit(task, &mut plan, cause.always).await? {
                 Committed::Done => return Ok((value, state)),
                 Committed::Lost if !cause.opens => return Err(BrokerError::StateLost),
+                // Perhaps it was renewed: the next sweep tells.
+                Committed::Conflict if !cause.expired.is_empty() => {
+                    return Err(BrokerError::Unavailable("the task changed meanwhile".into()));
+                }
                 _ if Instant::now() > give_up => {
                     return Err(BrokerError::Unavailable("the task changes faster than it can be followed".into()));
                 }

@@ -67,18 +67,23 @@ impl Shared {
             Ok(((), state.expire(std::time::Instant::now(), now_ms).into_iter().collect()))
         });
         match ended.await {
-            Ok(_) | Err(BrokerError::StateLost) => {}
-            Err(error) => return Err(error),
+            Ok(_) => {
+                self.flush_soon(task).await;
+                Ok(())
+            }
+            // Recovering gives leases anew; what nobody knows needs none.
+            Err(BrokerError::StateLost) if self.look(task).await?.is_missing() => {
+                let mut cmd = redis::cmd("ZREM");
+                cmd.arg(&shard.leases);
+                for producer in producers {
+                    cmd.arg(lease_member(task, *producer));
+                }
+                let _ = self.link.run(&cmd).await;
+                Ok(())
+            }
+            Err(BrokerError::StateLost) => Ok(()),
+            Err(error) => Err(error),
         }
-        // Members without an open producer, and those of a task that Redis lost: recovering gives leases anew.
-        let mut cmd = redis::cmd("ZREM");
-        cmd.arg(&shard.leases);
-        for producer in producers {
-            cmd.arg(lease_member(task, *producer));
-        }
-        let _ = self.link.run(&cmd).await;
-        self.flush_soon(task).await;
-        Ok(())
     }
 
     /// Writes records that became due while nobody was looking.

@@ -118,7 +118,7 @@ pub(super) struct Plan {
     /// Members that need none any more.
     release: Vec<String>,
     /// Members whose lease must be over.
-    pub(super) expired: Vec<String>,
+    expired: Vec<String>,
     now: String,
     now_text: String,
     tenant: String,
@@ -221,9 +221,20 @@ impl Plan {
         self.release = self.del.iter().filter_map(|field| id(field)).map(|id| lease_member(task, id)).collect();
     }
 
+    /// The leases of these are over, and go with the change.
+    pub(super) fn expire(&mut self, members: Vec<String>) {
+        self.release.extend(members.iter().cloned());
+        self.expired = members;
+    }
+
     /// Nothing changes.
     pub(super) fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.del.is_empty() && self.rows.is_empty() && self.lease.is_empty() && !self.rebuild
+        self.expired.is_empty()
+            && self.set.is_empty()
+            && self.del.is_empty()
+            && self.rows.is_empty()
+            && self.lease.is_empty()
+            && !self.rebuild
     }
 
     /// The script's arguments. `channels`: where the script itself publishes lines and hints; `None`: the caller does.

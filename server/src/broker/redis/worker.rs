@@ -34,6 +34,9 @@ const IDLE: Duration = Duration::from_millis(20);
 /// Pause after an error.
 const AFTER_ERROR: Duration = Duration::from_millis(200);
 
+/// How often a worker gives a sign of life, whatever the hold lasts: one that joins is noticed so soon.
+const SPREAD_AT_LEAST: Duration = Duration::from_secs(1);
+
 /// Bytes read ahead of the writer.
 const AHEAD_BYTES: usize = 64 << 20;
 
@@ -56,7 +59,7 @@ pub(super) struct Holds(HashMap<usize, Hold>);
 
 /// Runs until dropped.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let every = shared.options.claim_idle / 4;
+    let every = (shared.options.claim_idle / 4).min(SPREAD_AT_LEAST);
     let mut renew_at = Instant::now();
     loop {
         if Instant::now() >= renew_at {
