@@ -1,8 +1,12 @@
 //! The contract over every backend. A new one adds its `make` and one line.
 
+mod clickhouse_server;
+
 use flowforge_storage::SqliteStore;
 use flowforge_storage::sqlite::SqliteOptions;
 use tempfile::TempDir;
+
+use clickhouse_server::make_clickhouse;
 
 async fn make_sqlite() -> (SqliteStore, TempDir) {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -11,3 +15,4 @@ async fn make_sqlite() -> (SqliteStore, TempDir) {
 }
 
 flowforge_storage::store_contract!(sqlite, make_sqlite);
+flowforge_storage::store_contract!(clickhouse, make_clickhouse);
