@@ -12,8 +12,9 @@ use anyhow::{Context as _, bail};
 use axum::serve::ListenerExt as _;
 use flowforge_proto::v1::Limits;
 use flowforge_proto::v1::log_service_server::LogServiceServer;
+use flowforge_storage::clickhouse::ClickhouseOptions;
 use flowforge_storage::sqlite::SqliteOptions;
-use flowforge_storage::{LogStore, SqliteStore};
+use flowforge_storage::{ClickhouseStore, LogStore, SqliteStore};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -24,7 +25,7 @@ use tracing::{info, warn};
 use crate::broker::memory::queue::QueueLimits;
 use crate::broker::memory::{MemoryBroker, MemoryOptions};
 use crate::broker::{Broker, FlushLimits};
-use crate::config::{Config, LogFormat, StorageDriver};
+use crate::config::{ClickhouseConfig, Config, LogFormat, StorageDriver};
 use crate::http::AppState;
 use crate::ingest::Ingest;
 use crate::tail::Tail;
@@ -119,7 +120,7 @@ impl Server {
                 max_rows: self.config.batch.max_rows,
                 max_delay: self.config.batch.max_delay.duration(),
                 hard_max_rows: self.config.batch.hard_max_rows,
-                min_interval: self.config.batch.min_interval.duration(),
+                min_interval: self.config.min_interval(),
             },
         };
         stages.spawn(async move {
@@ -266,9 +267,26 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
             };
             Arc::new(SqliteStore::open(options).await?)
         }
+        StorageDriver::Clickhouse => Arc::new(ClickhouseStore::open(clickhouse_options(config)).await?),
     };
     store.migrate().await?;
     Ok(store)
+}
+
+fn clickhouse_options(config: &Config) -> ClickhouseOptions {
+    let ClickhouseConfig { hosts, database, user, password, search_index, cluster, fsync, timeout } =
+        config.clickhouse.clone();
+    ClickhouseOptions {
+        hosts,
+        database,
+        user,
+        password: password.reveal().to_owned(),
+        search_index: search_index.into(),
+        cluster,
+        retention_days: config.retention.days,
+        fsync,
+        timeout: timeout.duration(),
+    }
 }
 
 fn memory_options(config: &Config) -> MemoryOptions {

@@ -3,16 +3,21 @@
 //! One struct a section; the defaults are here, and `config.yaml` documents every key with its default (a test holds the two
 //! equal). Loading reports all problems at once, each with its place (`load`).
 
+mod clickhouse;
 mod load;
+mod secret;
 mod units;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use clickhouse::{ClickhouseConfig, SearchIndexConfig};
 pub use load::{ConfigError, DEFAULT_PATH};
-pub use units::{Period, Size};
+pub use secret::Secret;
+pub use units::{AutoPeriod, Period, Size};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +29,8 @@ pub struct Config {
     pub logging: LoggingConfig,
     /// The embedded store.
     pub sqlite: SqliteConfig,
+    /// The store for many lines.
+    pub clickhouse: ClickhouseConfig,
     /// Producers and the recent window.
     pub broker: BrokerConfig,
     /// When queued lines are written to the store.
@@ -92,6 +99,8 @@ pub enum LogFormat {
 pub enum StorageDriver {
     /// One file, in this process.
     Sqlite,
+    /// A ClickHouse server, or several.
+    Clickhouse,
 }
 
 /// The embedded store.
@@ -138,18 +147,13 @@ pub struct BatchConfig {
     pub max_rows: usize,
     /// No flush carries more lines.
     pub hard_max_rows: usize,
-    /// The shortest time between two flushes that are not full.
-    pub min_interval: Period,
+    /// The shortest time between two flushes that are not full; auto: what suits the store.
+    pub min_interval: AutoPeriod,
 }
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self {
-            max_delay: Period::seconds(1),
-            max_rows: 100,
-            hard_max_rows: 20_000,
-            min_interval: Period::milliseconds(200),
-        }
+        Self { max_delay: Period::seconds(1), max_rows: 100, hard_max_rows: 20_000, min_interval: AutoPeriod::Auto }
     }
 }
 
@@ -230,6 +234,15 @@ impl Default for ShutdownConfig {
 }
 
 impl Config {
+    /// `batch.min_interval` of the store that is used. ClickHouse makes a part of every insert and merges them later: few
+    /// and large ones cost it least.
+    pub fn min_interval(&self) -> Duration {
+        self.batch.min_interval.or(match self.logging.storage_driver {
+            StorageDriver::Sqlite => Period::milliseconds(200),
+            StorageDriver::Clickhouse => Period::milliseconds(500),
+        })
+    }
+
     /// Every rule that is broken, as (key, words). Rules about one value's form are the loader's.
     pub(crate) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
@@ -269,6 +282,7 @@ impl Config {
             "server.public_url",
             "must begin with http:// or https://".to_owned(),
         );
+        self.clickhouse.problems(&mut rule);
         let same_port = self.server.grpc == self.server.http && self.server.http.port() != 0;
         rule(!same_port, "server.http", "must not be the address of server.grpc".to_owned());
         problems
@@ -277,14 +291,13 @@ impl Config {
 
 /// What a person wants to see of a good configuration.
 pub fn describe(config: &Config) -> String {
-    let Config { server, logging, sqlite, retention, .. } = config;
+    let Config { server, logging, sqlite, clickhouse, retention, .. } = config;
     let days = if retention.days == 0 { "for ever".to_owned() } else { format!("{} days", retention.days) };
-    match logging.storage_driver {
-        StorageDriver::Sqlite => format!(
-            "gRPC on {}, HTTP on {}, lines kept {days} in SQLite at {}",
-            server.grpc,
-            server.http,
-            sqlite.path.display()
-        ),
-    }
+    let store = match logging.storage_driver {
+        StorageDriver::Sqlite => format!("SQLite at {}", sqlite.path.display()),
+        StorageDriver::Clickhouse => {
+            format!("ClickHouse at {}, database {}", clickhouse.hosts.join(", "), clickhouse.database)
+        }
+    };
+    format!("gRPC on {}, HTTP on {}, lines kept {days} in {store}", server.grpc, server.http)
 }
