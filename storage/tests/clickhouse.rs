@@ -93,9 +93,9 @@ async fn tables_are_as_documented() {
     for words in [
         "tenant LowCardinality(String) CODEC(ZSTD(1))",
         "task_id LowCardinality(String)",
-        "offset UInt64 CODEC(DoubleDelta(8), ZSTD(1))",
+        "offset UInt64 CODEC(DoubleDelta, ZSTD(1))",
         "time_ns Int64 CODEC(Delta(8), ZSTD(1))",
-        "created_at DateTime64(3, 'UTC') CODEC(DoubleDelta(8), ZSTD(1))",
+        "created_at DateTime64(3, 'UTC') CODEC(DoubleDelta, ZSTD(1))",
         "message String CODEC(ZSTD(1))",
     ] {
         assert!(columns.contains(words), "{words} is not in:\n{columns}");

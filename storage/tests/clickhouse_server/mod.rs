@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 static SHARED: Mutex<std::sync::Weak<Engine>> = Mutex::const_new(std::sync::Weak::new());
 
 /// The engine of this binary; `None` where the environment names a server.
-pub async fn engine() -> Option<Arc<Engine>> {
+pub(crate) async fn engine() -> Option<Arc<Engine>> {
     if genuine().is_some() {
         return None;
     }
@@ -26,7 +26,7 @@ pub async fn engine() -> Option<Arc<Engine>> {
 }
 
 /// Options for a database that no other test has.
-pub fn options(engine: Option<&Engine>) -> ClickhouseOptions {
+pub(crate) fn options(engine: Option<&Engine>) -> ClickhouseOptions {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_nanos();
     let database = format!("flowforge_test_{nanos}");
     match (engine, genuine()) {
@@ -41,7 +41,7 @@ pub fn options(engine: Option<&Engine>) -> ClickhouseOptions {
 }
 
 /// An empty store.
-pub async fn make_clickhouse() -> (ClickhouseStore, Option<Arc<Engine>>) {
+pub(crate) async fn make_clickhouse() -> (ClickhouseStore, Option<Arc<Engine>>) {
     let engine = engine().await;
     let store = ClickhouseStore::open(options(engine.as_deref())).await.expect("open");
     (store, engine)
