@@ -1,7 +1,8 @@
 //! Reading lines.
 //!
-//! The table is sorted by (tenant, task, offset, epoch), so a page without a filter costs what it shows. With a filter,
-//! level, stream and most of the text are tested by ClickHouse, in windows, so that one request is bounded.
+//! The table is sorted by (tenant, task, offset, epoch), and offsets are contiguous: a page without a filter asks for just
+//! the offsets that it shows. (A limit alone is not enough: the server reads on past it.) With a filter, level, stream and
+//! most of the text are tested by ClickHouse, in wide windows. A window in which nothing was found makes the next one wider.
 
 use super::error::failed;
 use super::hosts::{Hosts, Lane};
@@ -14,7 +15,7 @@ use crate::key::TaskKey;
 use crate::query::{Direction, LogFilter, Page, ReadQuery};
 use crate::record::{LogRecord, UNSET_LEVEL_FILTERS_AS};
 
-/// Offsets that one statement with a filter passes over: a second or less.
+/// Offsets that the first statement with a filter passes over: some tens of milliseconds.
 const WINDOW: u64 = 4_000_000;
 
 /// Lines that one statement returns at most. More are never wanted at once, and a page is cut by its bytes before.
@@ -29,19 +30,23 @@ pub(super) async fn read(
 ) -> Result<Page, StoreError> {
     let Some(state) = state::of_task(hosts, layout, task).await? else { return Ok(Page::default()) };
     let mut page = Filling::new(query, &state);
+    let mut empty_windows = 0;
     while !page.is_full && !page.rest.is_empty() {
-        let window = page.rest.window(query);
         let limit = page.missing().min(MOST_LINES);
+        // Offsets have few holes: as many of them as lines are wanted.
+        let width = if query.filter.is_empty() { limit as u64 } else { WINDOW };
+        let window = page.rest.window(query.direction, width.saturating_mul(1 << (2 * empty_windows).min(60)));
         let sql = select(layout, task, &state, query, window, limit);
         let new = || page.clone();
         let read = hosts.collect(Lane::Page, &sql, new, Filling::take).await;
         let read = read.map_err(|error| failed("cannot read lines from ClickHouse", error))?;
-        let has_ended = !read.is_full && read.seen - page.seen < limit;
+        let came = read.seen - page.seen;
         page = read;
-        if has_ended {
-            page.rest =
-                page.rest.after(if query.direction == Direction::Forward { window.last } else { window.first }, query);
+        if !page.is_full && came < limit {
+            let end = if query.direction == Direction::Forward { window.last } else { window.first };
+            page.rest = page.rest.after(end, query.direction);
         }
+        empty_windows = if came == 0 { empty_windows + 1 } else { 0 };
     }
     Ok(page.into_page())
 }
@@ -94,21 +99,18 @@ impl Range {
         self.first > self.last
     }
 
-    /// What one statement looks at.
-    fn window(self, query: &ReadQuery) -> Self {
-        if query.filter.is_empty() {
-            return self;
-        }
-        match query.direction {
-            Direction::Forward => Self { last: self.last.min(self.first.saturating_add(WINDOW - 1)), ..self },
-            Direction::Backward => Self { first: self.first.max(self.last.saturating_sub(WINDOW - 1)), ..self },
+    /// Where a statement looks next.
+    fn window(self, direction: Direction, width: u64) -> Self {
+        match direction {
+            Direction::Forward => Self { last: self.last.min(self.first.saturating_add(width - 1)), ..self },
+            Direction::Backward => Self { first: self.first.max(self.last.saturating_sub(width - 1)), ..self },
         }
     }
 
     /// Without what lies at this offset and before it, in the direction of the read. Offsets begin at 1 and end at
     /// `i64::MAX`.
-    fn after(self, offset: u64, query: &ReadQuery) -> Self {
-        match query.direction {
+    fn after(self, offset: u64, direction: Direction) -> Self {
+        match direction {
             Direction::Forward => Self { first: offset + 1, ..self },
             Direction::Backward => Self { last: offset - 1, ..self },
         }
@@ -141,7 +143,7 @@ impl<'q> Filling<'q> {
     /// False: the page is full.
     fn take(&mut self, row: LineRow) -> bool {
         let record = row.into_record();
-        self.rest = self.rest.after(record.offset, self.query);
+        self.rest = self.rest.after(record.offset, self.query.direction);
         self.seen += 1;
         if self.query.filter.matches(&record) {
             self.bytes += record.message.len();

@@ -16,6 +16,7 @@ import re
 import socket
 import struct
 import sys
+import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,6 +36,9 @@ INSERT_SELECT = re.compile(rb"\bSELECT\b", re.I)
 FORMAT_CLAUSE = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.I)
 READS = re.compile(r"^\s*(?:SELECT|WITH|SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN)\b", re.I)
 EXCEPTION_CODE = re.compile(r"Code: (\d+)")
+
+# Data in a statement count as part of it, and what is past 256 KiB would be cut off.
+INLINE_BYTES = 128 * 1024
 
 # HTTP statuses that ClickHouse gives to some codes; 500 to the others.
 STATUS = {60: 404, 81: 404, 62: 400, 36: 400, 42: 400, 43: 400, 46: 400, 47: 400, 117: 400, 241: 500, 516: 403}
@@ -123,9 +127,17 @@ class Front(ThreadingHTTPServer):
             # A statement without data is not run at all: a missing table would go unnoticed.
             connection.send_insert(f"INSERT INTO {into.decode()}", format.decode()).finish()
             return b""
-        # Not the engine's streaming insert: its `finish` says that rows are written which a constraint refused. The newline
-        # ends the statement: data may begin with a byte that is white space.
-        connection._conn.query(b"INSERT INTO " + into + b" FORMAT " + format + b"\n" + rows, "TabSeparated")
+        # Not the engine's streaming insert: its `finish` says that rows are written which a constraint refused.
+        target = b"INSERT INTO " + into
+        if len(rows) <= INLINE_BYTES:
+            # The newline ends the statement: data may begin with a byte that is white space.
+            connection._conn.query(target + b" FORMAT " + format + b"\n" + rows, "TabSeparated")
+            return b""
+        with tempfile.NamedTemporaryFile(prefix="flowforge-insert-", suffix=".rows") as file:
+            file.write(rows)
+            file.flush()
+            source = f" FROM INFILE {quoted(file.name)} COMPRESSION 'none' FORMAT ".encode()
+            connection._conn.query(target + source + format, "TabSeparated")
         return b""
 
     def query(self, connection: engine.Connection, text: str, default_format: str) -> bytes:
