@@ -43,7 +43,7 @@ struct Host {
 
 /// See the module.
 pub(super) struct Hosts {
-    hosts: Vec<Host>,
+    list: Vec<Host>,
     user: String,
     current: AtomicUsize,
     /// When the first host was left for another one.
@@ -107,7 +107,7 @@ impl Hosts {
             ));
         }
         Ok(Self {
-            hosts: list,
+            list,
             user: user.to_owned(),
             current: AtomicUsize::new(0),
             left_first: Mutex::new(None),
@@ -178,15 +178,15 @@ impl Hosts {
         let first = self.first_to_ask();
         let mut tried = 0;
         loop {
-            let at = (first + tried) % self.hosts.len();
-            let host = &self.hosts[at];
+            let at = (first + tried) % self.list.len();
+            let host = &self.list[at];
             let outcome = match tokio::time::timeout(self.timeout, operation(host.client.clone())).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(Error::TimedOut),
             };
             tried += 1;
             match outcome {
-                Err(error) if super::error::is_away(&error) && tried < self.hosts.len() => {
+                Err(error) if super::error::is_away(&error) && tried < self.list.len() => {
                     warn!(host = host.url, %error, "clickhouse host is away, trying the next");
                 }
                 outcome => {
@@ -215,7 +215,7 @@ impl Hosts {
         if self.current.swap(at, Ordering::Relaxed) == at {
             return;
         }
-        info!(host = self.hosts[at].url, "using this clickhouse host from now on");
+        info!(host = self.list[at].url, "using this clickhouse host from now on");
         *self.left_first() = (at != 0).then(Instant::now);
     }
 
@@ -236,7 +236,7 @@ impl Hosts {
 
     /// All hosts, for messages.
     pub(super) fn shown(&self) -> String {
-        self.hosts.iter().map(|host| host.url.as_str()).collect::<Vec<_>>().join(", ")
+        self.list.iter().map(|host| host.url.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     /// From now on every call fails.

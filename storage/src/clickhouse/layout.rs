@@ -78,6 +78,8 @@ const VERSION_COLUMNS: &str = "
 /// Rows that are looked up one task at a time: small granules.
 const LOOKUP_SETTINGS: &str = "index_granularity = 512";
 
+const CLUSTER_KEY: &str = "clickhouse.cluster";
+
 /// Where the tables are.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
@@ -95,8 +97,9 @@ pub fn check_identifier(name: &str) -> bool {
 
 impl Layout {
     pub(super) fn new(database: &str, cluster: &str) -> Result<Self, StoreError> {
-        for (key, name) in [("clickhouse.database", database), ("clickhouse.cluster", cluster)] {
-            if !check_identifier(name) && !(name.is_empty() && key == "clickhouse.cluster") {
+        let is_good = |key, name: &str| check_identifier(name) || (key == CLUSTER_KEY && name.is_empty());
+        for (key, name) in [("clickhouse.database", database), (CLUSTER_KEY, cluster)] {
+            if !is_good(key, name) {
                 let context = format!("{key} is {name:?}. Use letters, digits and _, not first a digit");
                 return Err(misconfigured(context, "not a name"));
             }

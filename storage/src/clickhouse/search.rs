@@ -16,10 +16,9 @@ pub(super) fn superset(lower_needle: &str) -> Option<String> {
 /// ASCII letter changed.
 fn is_anchor(c: char) -> bool {
     match c {
-        // The Kelvin sign and the dotted capital I become these, and the dot that the latter leaves.
-        'k' | 'i' | '\u{307}' => false,
-        // May stand for bytes that are not UTF-8.
-        char::REPLACEMENT_CHARACTER => false,
+        // The Kelvin sign and the dotted capital I become these, and the dot that the latter leaves; the replacement character
+        // may stand for bytes that are not UTF-8.
+        'k' | 'i' | '\u{307}' | char::REPLACEMENT_CHARACTER => false,
         c if c.is_ascii() => true,
         c => c.to_uppercase().eq([c]) && c.to_lowercase().eq([c]),
     }

@@ -37,8 +37,8 @@ FORMAT_CLAUSE = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.I)
 READS = re.compile(r"^\s*(?:SELECT|WITH|SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN)\b", re.I)
 EXCEPTION_CODE = re.compile(r"Code: (\d+)")
 
-# Data in a statement count as part of it, and what is past 256 KiB would be cut off.
-INLINE_BYTES = 128 * 1024
+# Where the data of an insert lie until it is done: in memory where the system has a place for that.
+SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 # HTTP statuses that ClickHouse gives to some codes; 500 to the others.
 STATUS = {60: 404, 81: 404, 62: 400, 36: 400, 42: 400, 43: 400, 46: 400, 47: 400, 117: 400, 241: 500, 516: 403}
@@ -127,17 +127,13 @@ class Front(ThreadingHTTPServer):
             # A statement without data is not run at all: a missing table would go unnoticed.
             connection.send_insert(f"INSERT INTO {into.decode()}", format.decode()).finish()
             return b""
-        # Not the engine's streaming insert: its `finish` says that rows are written which a constraint refused.
-        target = b"INSERT INTO " + into
-        if len(rows) <= INLINE_BYTES:
-            # The newline ends the statement: data may begin with a byte that is white space.
-            connection._conn.query(target + b" FORMAT " + format + b"\n" + rows, "TabSeparated")
-            return b""
-        with tempfile.NamedTemporaryFile(prefix="flowforge-insert-", suffix=".rows") as file:
+        # Not the engine's streaming insert, whose `finish` says that rows are written which a constraint refused; and not
+        # data within the statement, which are cut off at 256 KiB, and at bytes that could end a statement.
+        with tempfile.NamedTemporaryFile(prefix="flowforge-insert-", suffix=".rows", dir=SCRATCH) as file:
             file.write(rows)
             file.flush()
-            source = f" FROM INFILE {quoted(file.name)} COMPRESSION 'none' FORMAT ".encode()
-            connection._conn.query(target + source + format, "TabSeparated")
+            source = f"INFILE {quoted(file.name)} COMPRESSION 'none' FORMAT {format.decode()}"
+            connection.query(f"INSERT INTO {into.decode()} FROM {source}", "TabSeparated")
         return b""
 
     def query(self, connection: engine.Connection, text: str, default_format: str) -> bytes:

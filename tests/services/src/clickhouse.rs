@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use tempfile::TempDir;
 
 use crate::{Process, free_port};
@@ -39,7 +39,7 @@ pub struct Engine {
     process: Process,
     port: u16,
     /// Deleted after the process is gone: fields are dropped in this order.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Engine {
@@ -66,7 +66,7 @@ impl Engine {
             command.arg("--path").arg(&data).args(["--port", &port.to_string(), "--password", &password]);
             command
         });
-        Ok(Self { process, port, _folder: folder })
+        Ok(Self { process, port, folder })
     }
 
     /// Starts it, or starts it again on the same port and data after it was killed.
@@ -84,9 +84,9 @@ impl Engine {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Where its data lie: how many bytes a table takes.
+    /// Where its data lie.
     pub fn folder(&self) -> &Path {
-        self._folder.path()
+        self.folder.path()
     }
 }
 
@@ -96,5 +96,5 @@ fn python() -> Result<PathBuf> {
     let default = workspace.join("target/venv-clickhouse");
     let python = std::env::var_os("CLICKHOUSE_VENV").map_or(default, PathBuf::from).join("bin/python");
     ensure!(python.is_file(), "{} is not there: run .ci/prepare test, or set CLICKHOUSE_URL", python.display());
-    python.canonicalize().map(|_| python.clone()).context("the venv's Python is gone")
+    Ok(python)
 }
