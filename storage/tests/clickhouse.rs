@@ -18,7 +18,7 @@ use clickhouse_server::{engine, options};
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_millis() as i64
 }
 
 /// A client beside the store, as an operator has one.

@@ -2,16 +2,23 @@
 
 mod clickhouse_server;
 
-use flowforge_storage::SqliteStore;
-use flowforge_storage::sqlite::SqliteOptions;
-use tempfile::TempDir;
+use std::sync::Arc;
 
-use clickhouse_server::make_clickhouse;
+use flowforge_storage::sqlite::SqliteOptions;
+use flowforge_storage::{ClickhouseStore, SqliteStore};
+use flowforge_test_services::clickhouse::Engine;
+use tempfile::TempDir;
 
 async fn make_sqlite() -> (SqliteStore, TempDir) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let store = SqliteStore::open(SqliteOptions::new(folder.path().join("logs.db"))).await.expect("open");
     (store, folder)
+}
+
+async fn make_clickhouse() -> (ClickhouseStore, Option<Arc<Engine>>) {
+    let engine = clickhouse_server::engine().await;
+    let store = ClickhouseStore::open(clickhouse_server::options(engine.as_deref())).await.expect("open");
+    (store, engine)
 }
 
 flowforge_storage::store_contract!(sqlite, make_sqlite);

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use flowforge_storage::ClickhouseStore;
 use flowforge_storage::clickhouse::ClickhouseOptions;
 use flowforge_test_services::clickhouse::{Engine, genuine};
 use tokio::sync::Mutex;
@@ -38,11 +37,4 @@ pub(crate) fn options(engine: Option<&Engine>) -> ClickhouseOptions {
         }
         (None, None) => unreachable!("an engine is started where no server is named"),
     }
-}
-
-/// An empty store.
-pub(crate) async fn make_clickhouse() -> (ClickhouseStore, Option<Arc<Engine>>) {
-    let engine = engine().await;
-    let store = ClickhouseStore::open(options(engine.as_deref())).await.expect("open");
-    (store, engine)
 }
