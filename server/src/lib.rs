@@ -10,6 +10,7 @@
 //!
 //! [`serve`] wires them together and takes them down in order; [`config`] says how; [`cli`] is the command line.
 
+pub mod backend;
 pub mod broker;
 pub mod cli;
 pub mod clock;

@@ -12,8 +12,7 @@ use anyhow::{Context as _, bail};
 use axum::serve::ListenerExt as _;
 use flowforge_proto::v1::Limits;
 use flowforge_proto::v1::log_service_server::LogServiceServer;
-use flowforge_storage::sqlite::SqliteOptions;
-use flowforge_storage::{LogStore, SqliteStore};
+use flowforge_storage::LogStore;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -21,11 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::broker::memory::{MemoryBroker, MemoryOptions};
-use crate::broker::queue::QueueLimits;
-use crate::broker::redis::{RedisBroker, RedisOptions};
+use crate::backend::{open_broker, open_store};
 use crate::broker::{Broker, FlushLimits};
-use crate::config::{BrokerDriver, Config, LogFormat, StorageDriver};
+use crate::config::{Config, LogFormat};
 use crate::http::AppState;
 use crate::ingest::Ingest;
 use crate::role::{Role, Roles};
@@ -35,9 +32,6 @@ use crate::{config, http, retention};
 
 /// How often leases are checked.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
-
-/// How long a producer's call waits for Redis before it is told to try elsewhere.
-const REDIS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// HTTP/2 pings find out that a producer's host is gone: silence of the two together.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -160,7 +154,7 @@ impl Server {
                 max_rows: self.config.batch.max_rows,
                 max_delay: self.config.batch.max_delay.duration(),
                 hard_max_rows: self.config.batch.hard_max_rows,
-                min_interval: self.config.batch.min_interval.duration(),
+                min_interval: self.config.min_interval(),
             },
         }
     }
@@ -276,56 +270,6 @@ async fn sweep(broker: Arc<dyn Broker>) -> anyhow::Result<()> {
     loop {
         ticks.tick().await;
         broker.sweep().await;
-    }
-}
-
-async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
-    let store: Arc<dyn LogStore> = match config.logging.storage_driver {
-        StorageDriver::Sqlite => {
-            let options = SqliteOptions {
-                path: config.sqlite.path.clone(),
-                busy_timeout: config.sqlite.busy_timeout.duration(),
-                read_connections: config.sqlite.read_connections,
-            };
-            Arc::new(SqliteStore::open(options).await?)
-        }
-    };
-    store.migrate().await?;
-    Ok(store)
-}
-
-async fn open_broker(config: &Config, roles: &Roles, store: &Arc<dyn LogStore>) -> anyhow::Result<Arc<dyn Broker>> {
-    Ok(match config.broker.driver {
-        BrokerDriver::Memory => Arc::new(MemoryBroker::new(Arc::clone(store), memory_options(config))),
-        BrokerDriver::Redis => Arc::new(RedisBroker::start(Arc::clone(store), redis_options(config, roles)).await?),
-    })
-}
-
-fn redis_options(config: &Config, roles: &Roles) -> RedisOptions {
-    let MemoryOptions { lease, recent_bytes, max_producers, queue } = memory_options(config);
-    RedisOptions {
-        url: config.redis.url.expose().to_owned(),
-        pubsub_url: config.redis.pubsub_url.expose().to_owned(),
-        shards: config.queue.shards,
-        claim_idle: config.queue.claim_idle.duration(),
-        worker: roles.has(Role::Worker),
-        lease,
-        recent_bytes,
-        max_producers,
-        queue,
-        patience: REDIS_PATIENCE,
-    }
-}
-
-fn memory_options(config: &Config) -> MemoryOptions {
-    MemoryOptions {
-        lease: config.broker.lease.duration(),
-        recent_bytes: config.tail.buffer.in_memory(),
-        max_producers: config.broker.max_producers,
-        queue: QueueLimits {
-            max_bytes: config.queue.max_bytes.in_memory(),
-            max_tenant_bytes: config.queue.max_tenant_bytes.in_memory(),
-        },
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! This crate knows nothing of gRPC, HTTP or Redis.
 
+pub mod clickhouse;
 pub mod contract;
 pub mod error;
 pub mod key;
@@ -15,6 +16,7 @@ pub mod sqlite;
 pub mod store;
 pub mod task;
 
+pub use self::clickhouse::ClickhouseStore;
 pub use error::{ErrorKind, StoreError};
 pub use key::{InvalidName, TaskKey};
 pub use query::{Direction, LogFilter, Page, ReadQuery, StreamSet, TaskCursor, TaskFilter, TaskPage};

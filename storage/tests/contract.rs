@@ -1,7 +1,12 @@
 //! The contract over every backend. A new one adds its `make` and one line.
 
-use flowforge_storage::SqliteStore;
+mod clickhouse_server;
+
+use std::sync::Arc;
+
 use flowforge_storage::sqlite::SqliteOptions;
+use flowforge_storage::{ClickhouseStore, SqliteStore};
+use flowforge_test_services::clickhouse::Engine;
 use tempfile::TempDir;
 
 async fn make_sqlite() -> (SqliteStore, TempDir) {
@@ -10,4 +15,11 @@ async fn make_sqlite() -> (SqliteStore, TempDir) {
     (store, folder)
 }
 
+async fn make_clickhouse() -> (ClickhouseStore, Option<Arc<Engine>>) {
+    let engine = clickhouse_server::engine().await;
+    let store = ClickhouseStore::open(clickhouse_server::options(engine.as_deref())).await.expect("open");
+    (store, engine)
+}
+
 flowforge_storage::store_contract!(sqlite, make_sqlite);
+flowforge_storage::store_contract!(clickhouse, make_clickhouse);

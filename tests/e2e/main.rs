@@ -1,6 +1,7 @@
 //! What one server promises, one promise a test. See the crate's documentation for the harness.
 
 mod cli;
+mod clickhouse;
 mod crash;
 mod http;
 mod opens;

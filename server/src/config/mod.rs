@@ -3,8 +3,10 @@
 //! One struct a section; the defaults are here, and `config.yaml` documents every key with its default (a test holds the two
 //! equal). Loading reports all problems at once, each with its place (`load`).
 
+mod clickhouse;
 mod describe;
 mod load;
+mod secret;
 mod units;
 
 use std::net::SocketAddr;
@@ -13,9 +15,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use clickhouse::{ClickhouseConfig, SearchIndexConfig};
 pub use describe::{describe, describe_broker, describe_store};
 pub use load::{ConfigError, DEFAULT_PATH};
-pub use units::{Period, SecretUrl, Size};
+pub use secret::Secret;
+pub use units::{AutoPeriod, Period, SecretUrl, Size};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +31,8 @@ pub struct Config {
     pub logging: LoggingConfig,
     /// The embedded store.
     pub sqlite: SqliteConfig,
+    /// The store for many lines.
+    pub clickhouse: ClickhouseConfig,
     /// Who gives order and keeps the queue; producers.
     pub broker: BrokerConfig,
     /// Where Redis is.
@@ -97,6 +103,8 @@ pub enum LogFormat {
 pub enum StorageDriver {
     /// One file, in this process.
     Sqlite,
+    /// A ClickHouse server, or several.
+    Clickhouse,
 }
 
 /// The embedded store.
@@ -171,18 +179,13 @@ pub struct BatchConfig {
     pub max_rows: usize,
     /// No flush carries more lines.
     pub hard_max_rows: usize,
-    /// The shortest time between two flushes that are not full.
-    pub min_interval: Period,
+    /// The shortest time between two flushes that are not full; auto: what suits the store.
+    pub min_interval: AutoPeriod,
 }
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self {
-            max_delay: Period::seconds(1),
-            max_rows: 100,
-            hard_max_rows: 20_000,
-            min_interval: Period::milliseconds(200),
-        }
+        Self { max_delay: Period::seconds(1), max_rows: 100, hard_max_rows: 20_000, min_interval: AutoPeriod::Auto }
     }
 }
 
@@ -274,6 +277,15 @@ impl Default for ShutdownConfig {
 }
 
 impl Config {
+    /// `batch.min_interval` of the store that is used. ClickHouse makes a part of every insert and merges them later: few
+    /// and large ones cost it least.
+    pub fn min_interval(&self) -> Duration {
+        self.batch.min_interval.or(match self.logging.storage_driver {
+            StorageDriver::Sqlite => Period::milliseconds(200),
+            StorageDriver::Clickhouse => Period::milliseconds(500),
+        })
+    }
+
     /// Every rule that is broken, as (key, words). Rules about one value's form are the loader's.
     pub(crate) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
@@ -331,6 +343,7 @@ impl Config {
             "server.public_url",
             "must begin with http:// or https://".to_owned(),
         );
+        self.clickhouse.problems(&mut rule);
         let same_port = self.server.grpc == self.server.http && self.server.http.port() != 0;
         rule(!same_port, "server.http", "must not be the address of server.grpc".to_owned());
         problems
