@@ -9,6 +9,7 @@
 pub mod contract;
 pub mod error;
 pub mod key;
+pub mod postgres;
 pub mod query;
 pub mod record;
 pub mod sqlite;
@@ -17,6 +18,7 @@ pub mod task;
 
 pub use error::{ErrorKind, StoreError};
 pub use key::{InvalidName, TaskKey};
+pub use postgres::PostgresStore;
 pub use query::{Direction, LogFilter, Page, ReadQuery, StreamSet, TaskCursor, TaskFilter, TaskPage};
 pub use record::{LogRecord, ProducerId, Stream, TaskLines};
 pub use sqlite::SqliteStore;

@@ -1,7 +1,9 @@
 //! The contract over every backend. A new one adds its `make` and one line.
 
-use flowforge_storage::SqliteStore;
+use flowforge_storage::postgres::PostgresOptions;
 use flowforge_storage::sqlite::SqliteOptions;
+use flowforge_storage::{LogStore, PostgresStore, SqliteStore};
+use flowforge_test_services::postgres::Database;
 use tempfile::TempDir;
 
 async fn make_sqlite() -> (SqliteStore, TempDir) {
@@ -10,4 +12,12 @@ async fn make_sqlite() -> (SqliteStore, TempDir) {
     (store, folder)
 }
 
+async fn make_postgres() -> (PostgresStore, Database) {
+    let database = Database::shared().await.expect("a database");
+    let store = PostgresStore::open(PostgresOptions::new(database.url())).await.expect("open");
+    store.migrate().await.expect("migrate");
+    (store, database)
+}
+
 flowforge_storage::store_contract!(sqlite, make_sqlite);
+flowforge_storage::store_contract!(postgres, make_postgres);

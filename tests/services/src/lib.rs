@@ -4,6 +4,7 @@
 //! This crate knows no other crate of the workspace, so that the tests of each of them may use it.
 
 pub mod port;
+pub mod postgres;
 pub mod process;
 pub mod wait;
 
