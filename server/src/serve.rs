@@ -12,8 +12,9 @@ use anyhow::{Context as _, bail};
 use axum::serve::ListenerExt as _;
 use flowforge_proto::v1::Limits;
 use flowforge_proto::v1::log_service_server::LogServiceServer;
+use flowforge_storage::postgres::PostgresOptions;
 use flowforge_storage::sqlite::SqliteOptions;
-use flowforge_storage::{LogStore, SqliteStore};
+use flowforge_storage::{LogStore, PostgresStore, SqliteStore};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -129,10 +130,14 @@ impl Server {
         let broker = Arc::clone(&self.broker);
         stages.spawn(async move { sweep(broker).await });
         if self.config.retention.days > 0 {
-            let keep = Duration::from_secs(u64::from(self.config.retention.days) * 24 * 60 * 60);
+            let border = retention::Border {
+                days: self.config.retention.days,
+                // PostgreSQL has a partition for each day, and drops it whole.
+                at_midnight: self.config.logging.storage_driver == StorageDriver::Postgres,
+            };
             let store = Arc::clone(&self.store);
             stages.spawn(async move {
-                retention::run(store, keep).await;
+                retention::run(store, border).await;
                 Ok(())
             });
         }
@@ -265,6 +270,14 @@ async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
                 read_connections: config.sqlite.read_connections,
             };
             Arc::new(SqliteStore::open(options).await?)
+        }
+        StorageDriver::Postgres => {
+            let options = PostgresOptions {
+                url: config.postgres.url.reveal().to_owned(),
+                max_connections: config.postgres.max_connections,
+                statement_timeout: config.postgres.statement_timeout.duration(),
+            };
+            Arc::new(PostgresStore::open(options).await?)
         }
     };
     store.migrate().await?;

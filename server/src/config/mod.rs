@@ -4,6 +4,7 @@
 //! equal). Loading reports all problems at once, each with its place (`load`).
 
 mod load;
+mod secret;
 mod units;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use load::{ConfigError, DEFAULT_PATH};
+pub use secret::SecretUrl;
 pub use units::{Period, Size};
 
 /// Everything that can be set.
@@ -24,6 +26,8 @@ pub struct Config {
     pub logging: LoggingConfig,
     /// The embedded store.
     pub sqlite: SqliteConfig,
+    /// The store in a PostgreSQL database.
+    pub postgres: PostgresConfig,
     /// Producers and the recent window.
     pub broker: BrokerConfig,
     /// When queued lines are written to the store.
@@ -92,6 +96,8 @@ pub enum LogFormat {
 pub enum StorageDriver {
     /// One file, in this process.
     Sqlite,
+    /// A PostgreSQL database.
+    Postgres,
 }
 
 /// The embedded store.
@@ -109,6 +115,25 @@ pub struct SqliteConfig {
 impl Default for SqliteConfig {
     fn default() -> Self {
         Self { path: "./data/flowforge.db".into(), busy_timeout: Period::seconds(5), read_connections: 4 }
+    }
+}
+
+/// The store in a PostgreSQL database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PostgresConfig {
+    /// Where it is. What the URL leaves out comes from `PGUSER`, `PGPASSWORD` and so on, and from `~/.pgpass`.
+    pub url: SecretUrl,
+    /// Connections of this process.
+    pub max_connections: u32,
+    /// The server ends a statement that takes longer.
+    pub statement_timeout: Period,
+}
+
+impl Default for PostgresConfig {
+    fn default() -> Self {
+        let url = SecretUrl::new("postgres://localhost:5432/flowforge");
+        Self { url, max_connections: 10, statement_timeout: Period::seconds(30) }
     }
 }
 
@@ -262,6 +287,16 @@ impl Config {
         );
         rule(self.broker.max_producers > 0, "broker.max_producers", "must be at least 1".to_owned());
         rule(self.sqlite.read_connections > 0, "sqlite.read_connections", "must be at least 1".to_owned());
+        rule(
+            self.postgres.max_connections >= 3,
+            "postgres.max_connections",
+            "must be at least 3: two are kept from readers".to_owned(),
+        );
+        rule(
+            self.postgres.statement_timeout.duration().as_millis() > 0,
+            "postgres.statement_timeout",
+            "must be at least 1ms".to_owned(),
+        );
         rule(self.tail.buffer.bytes() >= 4096, "tail.buffer", "must be at least 4 KiB".to_owned());
         let url = &self.server.public_url;
         rule(
@@ -277,14 +312,11 @@ impl Config {
 
 /// What a person wants to see of a good configuration.
 pub fn describe(config: &Config) -> String {
-    let Config { server, logging, sqlite, retention, .. } = config;
+    let Config { server, logging, sqlite, postgres, retention, .. } = config;
     let days = if retention.days == 0 { "for ever".to_owned() } else { format!("{} days", retention.days) };
-    match logging.storage_driver {
-        StorageDriver::Sqlite => format!(
-            "gRPC on {}, HTTP on {}, lines kept {days} in SQLite at {}",
-            server.grpc,
-            server.http,
-            sqlite.path.display()
-        ),
-    }
+    let store = match logging.storage_driver {
+        StorageDriver::Sqlite => format!("SQLite at {}", sqlite.path.display()),
+        StorageDriver::Postgres => format!("PostgreSQL at {}", postgres.url),
+    };
+    format!("gRPC on {}, HTTP on {}, lines kept {days} in {store}", server.grpc, server.http)
 }

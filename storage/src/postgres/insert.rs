@@ -57,7 +57,7 @@ pub(super) async fn insert(connections: &Connections, lines: &[TaskLines<'_>]) -
     }
     let mut attempt = 1;
     loop {
-        let outcome = match write(connections, &parts).await {
+        let outcome = match connections.patiently(write(connections, &parts)).await {
             Err(error) if is_partition_missing(&error) && attempt < ATTEMPTS => {
                 make_partitions(connections, &parts).await
             }

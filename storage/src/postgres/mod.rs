@@ -48,7 +48,6 @@ mod task;
 mod task_list;
 
 use std::fmt;
-use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -60,7 +59,7 @@ use crate::record::TaskLines;
 use crate::store::{Deleted, LastStored, LogStore};
 use crate::task::{StoredTask, TaskRecord};
 
-use error::failed;
+use error::{SqlResult, failed};
 use open::Target;
 pub use open::redacted;
 use pool::Connections;
@@ -101,7 +100,6 @@ impl fmt::Debug for PostgresOptions {
 pub struct PostgresStore {
     target: Target,
     connections: Connections,
-    patience: Duration,
 }
 
 impl PostgresStore {
@@ -110,35 +108,23 @@ impl PostgresStore {
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let target = Target::new(&options)?;
         target.probe().await?;
-        let connections = Connections::new(target.options.clone(), options.max_connections);
-        Ok(Self { target, connections, patience: options.statement_timeout + ANSWER })
+        let patience = options.statement_timeout + ANSWER;
+        let connections = Connections::new(target.options.clone(), options.max_connections, patience);
+        Ok(Self { target, connections })
     }
 
-    /// A network that went silent must not hold its caller for ever.
-    async fn patiently<T>(&self, call: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
-        tokio::time::timeout(self.patience, call)
-            .await
-            .unwrap_or_else(|late| Err(StoreError::new(ErrorKind::Unavailable, "PostgreSQL does not answer", late)))
-    }
-
-    async fn find_last(&self, task: &TaskKey) -> Result<Option<LastStored>, sqlx::Error> {
+    async fn find_last(&self, task: &TaskKey) -> SqlResult<Option<LastStored>> {
         let mut lease = self.connections.any().await?;
         let last = last::last(lease.conn()?, task).await;
         lease.finish(last)
     }
 
     /// Fails where an insert would: no connection, and a server that takes no writes.
-    async fn check(&self) -> Result<(), StoreError> {
-        let fail = |error| failed("PostgreSQL does not take inserts", error);
-        let mut lease = self.connections.any().await.map_err(fail)?;
+    async fn is_read_only(&self) -> SqlResult<bool> {
+        let mut lease = self.connections.any().await?;
         let query = sqlx::query_scalar("SELECT current_setting('transaction_read_only') = 'on'");
-        let is_read_only: bool = query.fetch_one(lease.conn().map_err(fail)?).await.map_err(fail)?;
-        lease.give_back();
-        if is_read_only {
-            let reason = "it is read-only: a standby, or set so";
-            return Err(StoreError::new(ErrorKind::Unavailable, "PostgreSQL does not take inserts", reason));
-        }
-        Ok(())
+        let is_read_only = query.fetch_one(lease.conn()?).await;
+        lease.finish(is_read_only)
     }
 }
 
@@ -149,7 +135,7 @@ impl LogStore for PostgresStore {
     }
 
     async fn insert(&self, lines: &[TaskLines<'_>]) -> Result<(), StoreError> {
-        self.patiently(insert::insert(&self.connections, lines)).await
+        insert::insert(&self.connections, lines).await
     }
 
     async fn read(&self, task: &TaskKey, query: &ReadQuery) -> Result<Page, StoreError> {
@@ -158,16 +144,16 @@ impl LogStore for PostgresStore {
     }
 
     async fn last(&self, task: &TaskKey) -> Result<Option<LastStored>, StoreError> {
-        let fail = |error| failed("cannot read the end of a task from PostgreSQL", error);
-        self.patiently(async { self.find_last(task).await.map_err(fail) }).await
+        let last = self.connections.patiently(self.find_last(task)).await;
+        last.map_err(|error| failed("cannot read the end of a task from PostgreSQL", error))
     }
 
     async fn put_task(&self, record: &TaskRecord) -> Result<(), StoreError> {
-        self.patiently(task::put(&self.connections, record)).await
+        task::put(&self.connections, record).await
     }
 
     async fn task(&self, task: &TaskKey) -> Result<Option<StoredTask>, StoreError> {
-        self.patiently(task::get(&self.connections, task)).await
+        task::get(&self.connections, task).await
     }
 
     async fn tasks(
@@ -176,15 +162,21 @@ impl LogStore for PostgresStore {
         after: Option<&TaskCursor>,
         limit: usize,
     ) -> Result<TaskPage, StoreError> {
-        self.patiently(task_list::list(&self.connections, filter, after, limit)).await
+        task_list::list(&self.connections, filter, after, limit).await
     }
 
     async fn delete_before(&self, before_ms: i64) -> Result<Deleted, StoreError> {
+        self.connections.check_open().map_err(|error| failed("cannot delete old lines of PostgreSQL", error))?;
         retention::delete_before(&self.target, before_ms).await
     }
 
     async fn health(&self) -> Result<(), StoreError> {
-        self.patiently(self.check()).await
+        const WHAT: &str = "PostgreSQL does not take inserts";
+        let is_read_only = self.connections.patiently(self.is_read_only()).await;
+        if is_read_only.map_err(|error| failed(WHAT, error))? {
+            return Err(StoreError::new(ErrorKind::Unavailable, WHAT, "it is read-only: a standby, or set so"));
+        }
+        Ok(())
     }
 
     async fn close(&self) {

@@ -72,7 +72,7 @@ fn creation(day: Day) -> String {
         SELECT pg_advisory_xact_lock({LOCK_SPACE}, {MAKING});
         DO $$ BEGIN
             IF to_regclass('{table}') IS NULL THEN
-                CREATE TABLE {table} (LIKE task_logs INCLUDING DEFAULTS);
+                CREATE TABLE {table} (LIKE task_logs INCLUDING ALL EXCLUDING INDEXES);
                 ALTER TABLE {table} ADD PRIMARY KEY (task_key, "offset");
                 CREATE INDEX {table}_system ON {table} (task_key, "offset") WHERE stream = 4;
                 ALTER TABLE task_logs ATTACH PARTITION {table} FOR VALUES FROM (to_timestamp({from})) TO (to_timestamp({to}));

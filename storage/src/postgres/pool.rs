@@ -32,14 +32,17 @@ pub(super) struct Connections {
     pool: PgPool,
     pages: Semaphore,
     scans: Semaphore,
+    patience: Duration,
 }
 
 impl Connections {
-    pub(super) fn new(options: PgConnectOptions, max: u32) -> Self {
+    /// `patience`: how long an answer to one call may take.
+    pub(super) fn new(options: PgConnectOptions, max: u32, patience: Duration) -> Self {
         let max = max.max(RESERVED + 1);
         let pool = PgPoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE).connect_lazy_with(options);
         let pages = (max - RESERVED) as usize;
-        Self { pool, pages: Semaphore::new(pages), scans: Semaphore::new((max as usize / 2).min(pages)) }
+        let scans = (max as usize / 2).min(pages);
+        Self { pool, pages: Semaphore::new(pages), scans: Semaphore::new(scans), patience }
     }
 
     /// For inserts, and statements that find one task.
@@ -58,6 +61,17 @@ impl Connections {
         let scan = turn(&self.scans).await?;
         let page = turn(&self.pages).await?;
         Ok(Lease { conn: Some(self.pool.acquire().await?), _turns: [Some(page), Some(scan)] })
+    }
+
+    /// For what uses a connection of its own.
+    pub(super) fn check_open(&self) -> SqlResult<()> {
+        if self.pool.is_closed() { Err(sqlx::Error::PoolClosed) } else { Ok(()) }
+    }
+
+    /// A statement of a read: a network that went silent must not hold its caller for ever.
+    pub(super) async fn patiently<T>(&self, call: impl Future<Output = SqlResult<T>> + Send) -> SqlResult<T> {
+        let answer = tokio::time::timeout(self.patience, call).await;
+        answer.unwrap_or_else(|late| Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, late))))
     }
 
     /// Waits for the statements under way; later ones fail.

@@ -32,26 +32,26 @@ pub(super) async fn read(connections: &Connections, task: &TaskKey, query: &Read
 
 async fn one_page(connections: &Connections, task: &TaskKey, query: &ReadQuery) -> SqlResult<Page> {
     let mut lease = connections.page().await?;
-    let Some(range) = Range::of(lease.conn()?, task, query).await? else {
+    let Some(range) = connections.patiently(Range::of(lease.conn()?, task, query)).await? else {
         lease.give_back();
         return Ok(Page::default());
     };
     let mut filling = Filling::new(query, range);
-    filling.read(lease.conn()?, range).await?;
+    connections.patiently(filling.read(lease.conn()?, range)).await?;
     lease.give_back();
     Ok(filling.page())
 }
 
 async fn scan(connections: &Connections, task: &TaskKey, query: &ReadQuery) -> SqlResult<Page> {
     let mut lease = connections.scan().await?;
-    let Some(range) = Range::of(lease.conn()?, task, query).await? else {
+    let Some(range) = connections.patiently(Range::of(lease.conn()?, task, query)).await? else {
         lease.give_back();
         return Ok(Page::default());
     };
     let mut filling = Filling::new(query, range);
     loop {
         let window = filling.rest.window(query.direction);
-        filling.read(lease.conn()?, window).await?;
+        connections.patiently(filling.read(lease.conn()?, window)).await?;
         lease.give_back();
         if filling.is_full || filling.rest.is_empty() {
             return Ok(filling.page());

@@ -27,7 +27,7 @@ pub(super) use record_columns;
 /// Writes the record, unless the stored one has a higher version. See [`LogStore::put_task`](crate::LogStore::put_task).
 pub(super) async fn put(connections: &Connections, record: &TaskRecord) -> Result<(), StoreError> {
     check(record)?;
-    let outcome = write(connections, record).await;
+    let outcome = connections.patiently(write(connections, record)).await;
     outcome.map_err(|error| failed("cannot write a task record to PostgreSQL", error))
 }
 
@@ -140,7 +140,7 @@ fn to_json<T: Serialize>(value: &T) -> SqlResult<String> {
 
 /// One task. See [`LogStore::task`](crate::LogStore::task).
 pub(super) async fn get(connections: &Connections, task: &TaskKey) -> Result<Option<StoredTask>, StoreError> {
-    let row = fetch(connections, task).await.map_err(|error| failed(READING, error))?;
+    let row = connections.patiently(fetch(connections, task)).await.map_err(|error| failed(READING, error))?;
     row.as_ref().map(decode).transpose()
 }
 

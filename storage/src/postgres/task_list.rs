@@ -18,7 +18,7 @@ pub(super) async fn list(
     limit: usize,
 ) -> Result<TaskPage, StoreError> {
     let limit = limit.max(1);
-    let found = fetch(connections, filter, after, limit).await;
+    let found = connections.patiently(fetch(connections, filter, after, limit)).await;
     let rows = found.map_err(|error| failed("cannot list tasks of PostgreSQL", error))?;
     let tasks = rows.iter().take(limit).map(decode).collect::<Result<Vec<_>, _>>()?;
     let next = tasks
