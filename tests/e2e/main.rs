@@ -4,6 +4,7 @@ mod cli;
 mod crash;
 mod http;
 mod opens;
+mod postgres;
 mod protocol;
 mod shutdown;
 mod tail;

@@ -64,14 +64,15 @@ pub(super) async fn make(conn: &mut PgConnection, days: impl Iterator<Item = Day
     Ok(())
 }
 
-/// Another instance may have been first: nothing is done then.
+/// Another instance may have been first: nothing is done then. `to_regclass` would not do inside of the lock, since it may
+/// answer from a cache that does not know yet.
 fn creation(day: Day) -> String {
     let (table, from, to) = (day.table(), day.0 * 86_400, (day.0 + 1) * 86_400);
     format!(
         r#"BEGIN;
         SELECT pg_advisory_xact_lock({LOCK_SPACE}, {MAKING});
         DO $$ BEGIN
-            IF to_regclass('{table}') IS NULL THEN
+            IF NOT EXISTS (SELECT FROM pg_class WHERE relname = '{table}' AND relnamespace = current_schema()::regnamespace) THEN
                 CREATE TABLE {table} (LIKE task_logs INCLUDING ALL EXCLUDING INDEXES);
                 ALTER TABLE {table} ADD PRIMARY KEY (task_key, "offset");
                 CREATE INDEX {table}_system ON {table} (task_key, "offset") WHERE stream = 4;

@@ -22,7 +22,7 @@ use super::error::SqlResult;
 const TURN: Duration = Duration::from_secs(30);
 
 /// A pool that gives no connection for so long has none to give: the server is away, or full.
-const ACQUIRE: Duration = Duration::from_secs(10);
+const ACQUIRE: Duration = Duration::from_secs(5);
 
 /// Connections that readers leave to inserts and lookups.
 const RESERVED: u32 = 2;
