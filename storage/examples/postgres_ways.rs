@@ -141,10 +141,10 @@ fn text(keys: &Keys) -> Vec<u8> {
 
 async fn unnest(conn: &mut PgConnection, keys: &Keys, tail: &str) -> Result<(), sqlx::Error> {
     let sql = format!(
-        r#"INSERT INTO ways SELECT k, o, e, s, t, 'epoch'::timestamptz + c * interval '1 microsecond', u, m, l, f, p, j, x, r
+        "INSERT INTO ways SELECT k, o, e, s, t, 'epoch'::timestamptz + c * interval '1 microsecond', u, m, l, f, p, j, x, r
         FROM unnest($1::int8[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[], $7::int8[], $8::int2[],
             $9::int2[], $10::int2[], $11::bytea[], $12::text[], $13::text[], $14::bytea[])
-            AS v(k, o, e, s, t, c, u, m, l, f, p, j, x, r) {tail}"#
+            AS v(k, o, e, s, t, c, u, m, l, f, p, j, x, r) {tail}"
     );
     let (tasks, offsets): (Vec<i64>, Vec<i64>) = keys.iter().copied().unzip();
     let count = keys.len();

@@ -243,6 +243,7 @@ async fn a_day_in_use_is_dropped_later() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn retention_is_done_by_one_instance_at_a_time() {
+    const HOLD: &str = "SELECT 1::int8 FROM pg_advisory_lock(252768334, 2)";
     let (store, database) = shared().await;
     let other = open(&database.url()).await;
     for day in 0..5 {
@@ -254,7 +255,6 @@ async fn retention_is_done_by_one_instance_at_a_time() {
     assert_eq!(offsets(&store, &key("t")).await.first(), Some(&4501));
 
     // Somebody else is at it.
-    const HOLD: &str = "SELECT 1::int8 FROM pg_advisory_lock(252768334, 2)";
     let mut holder = database.connect().await.unwrap();
     assert_eq!(number(&mut holder, HOLD).await, 1);
     let start = Instant::now();
