@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowforge_storage::clickhouse::ClickhouseOptions;
+use flowforge_storage::postgres::PostgresOptions;
 use flowforge_storage::sqlite::SqliteOptions;
-use flowforge_storage::{ClickhouseStore, LogStore, SqliteStore};
+use flowforge_storage::{ClickhouseStore, LogStore, PostgresStore, SqliteStore};
 
 use crate::broker::Broker;
 use crate::broker::memory::{MemoryBroker, MemoryOptions};
 use crate::broker::queue::QueueLimits;
 use crate::broker::redis::{RedisBroker, RedisOptions};
-use crate::config::{BrokerDriver, ClickhouseConfig, Config, StorageDriver};
+use crate::config::{BrokerDriver, ClickhouseConfig, Config, PostgresConfig, StorageDriver};
 use crate::role::{Role, Roles};
 
 /// How long a producer's call waits for Redis before it is told to try elsewhere.
@@ -21,6 +22,7 @@ const REDIS_PATIENCE: Duration = Duration::from_secs(10);
 pub async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
     let store: Arc<dyn LogStore> = match config.logging.storage_driver {
         StorageDriver::Sqlite => Arc::new(SqliteStore::open(sqlite_options(config)).await?),
+        StorageDriver::Postgres => Arc::new(PostgresStore::open(postgres_options(config)).await?),
         StorageDriver::Clickhouse => Arc::new(ClickhouseStore::open(clickhouse_options(config)).await?),
     };
     store.migrate().await?;
@@ -40,6 +42,15 @@ fn sqlite_options(config: &Config) -> SqliteOptions {
         path: config.sqlite.path.clone(),
         busy_timeout: config.sqlite.busy_timeout.duration(),
         read_connections: config.sqlite.read_connections,
+    }
+}
+
+fn postgres_options(config: &Config) -> PostgresOptions {
+    let PostgresConfig { url, max_connections, statement_timeout } = &config.postgres;
+    PostgresOptions {
+        url: url.reveal().to_owned(),
+        max_connections: *max_connections,
+        statement_timeout: statement_timeout.duration(),
     }
 }
 
@@ -74,8 +85,8 @@ fn memory_options(config: &Config) -> MemoryOptions {
 fn redis_options(config: &Config, roles: &Roles) -> RedisOptions {
     let MemoryOptions { lease, recent_bytes, max_producers, queue } = memory_options(config);
     RedisOptions {
-        url: config.redis.url.expose().to_owned(),
-        pubsub_url: config.redis.pubsub_url.expose().to_owned(),
+        url: config.redis.url.reveal().to_owned(),
+        pubsub_url: config.redis.pubsub_url.reveal().to_owned(),
         shards: config.queue.shards,
         claim_idle: config.queue.claim_idle.duration(),
         worker: roles.has(Role::Worker),

@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::backend::{open_broker, open_store};
 use crate::broker::{Broker, FlushLimits};
-use crate::config::{Config, LogFormat};
+use crate::config::{BrokerDriver, Config, LogFormat, StorageDriver};
 use crate::http::AppState;
 use crate::ingest::Ingest;
 use crate::role::{Role, Roles};
@@ -131,10 +131,14 @@ impl Server {
         let broker = Arc::clone(&self.broker);
         stages.spawn(async move { sweep(broker).await });
         if self.config.retention.days > 0 && self.roles.has(Role::Retention) {
-            let keep = Duration::from_secs(u64::from(self.config.retention.days) * 24 * 60 * 60);
+            let border = retention::Border {
+                days: self.config.retention.days,
+                // PostgreSQL has a partition for each day, and drops it whole.
+                at_midnight: self.config.logging.storage_driver == StorageDriver::Postgres,
+            };
             let store = Arc::clone(&self.store);
             stages.spawn(async move {
-                retention::run(store, keep).await;
+                retention::run(store, border).await;
                 Ok(())
             });
         }

@@ -30,6 +30,7 @@ pub fn describe_broker(config: &Config) -> String {
 pub fn describe_store(config: &Config) -> String {
     match config.logging.storage_driver {
         StorageDriver::Sqlite => format!("SQLite at {}", full_path(&config.sqlite.path).display()),
+        StorageDriver::Postgres => format!("PostgreSQL at {}", config.postgres.url),
         StorageDriver::Clickhouse => {
             let clickhouse = &config.clickhouse;
             format!("ClickHouse at {}, database {}", clickhouse.hosts.join(", "), clickhouse.database)

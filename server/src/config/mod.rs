@@ -6,6 +6,7 @@
 mod clickhouse;
 mod describe;
 mod load;
+mod postgres;
 mod secret;
 mod units;
 
@@ -18,8 +19,9 @@ use serde::{Deserialize, Serialize};
 pub use clickhouse::{ClickhouseConfig, SearchIndexConfig};
 pub use describe::{describe, describe_broker, describe_store};
 pub use load::{ConfigError, DEFAULT_PATH};
-pub use secret::Secret;
-pub use units::{AutoPeriod, Period, SecretUrl, Size};
+pub use postgres::PostgresConfig;
+pub use secret::{Secret, SecretUrl};
+pub use units::{AutoPeriod, Period, Size};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,8 @@ pub struct Config {
     pub logging: LoggingConfig,
     /// The embedded store.
     pub sqlite: SqliteConfig,
+    /// The store in a PostgreSQL database.
+    pub postgres: PostgresConfig,
     /// The store for many lines.
     pub clickhouse: ClickhouseConfig,
     /// Who gives order and keeps the queue; producers.
@@ -103,6 +107,8 @@ pub enum LogFormat {
 pub enum StorageDriver {
     /// One file, in this process.
     Sqlite,
+    /// A PostgreSQL database.
+    Postgres,
     /// A ClickHouse server, or several.
     Clickhouse,
 }
@@ -126,6 +132,7 @@ impl Default for SqliteConfig {
 }
 
 /// Who gives order and keeps the queue; producers.
+/// Producers and the recent window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerConfig {
@@ -281,7 +288,7 @@ impl Config {
     /// and large ones cost it least.
     pub fn min_interval(&self) -> Duration {
         self.batch.min_interval.or(match self.logging.storage_driver {
-            StorageDriver::Sqlite => Period::milliseconds(200),
+            StorageDriver::Sqlite | StorageDriver::Postgres => Period::milliseconds(200),
             StorageDriver::Clickhouse => Period::milliseconds(500),
         })
     }
@@ -319,7 +326,7 @@ impl Config {
         rule((1..=1024).contains(&self.queue.shards), "queue.shards", "must be 1 to 1024".to_owned());
         let idle = self.queue.claim_idle;
         rule(idle >= Period::seconds(1), "queue.claim_idle", "must be at least 1s".to_owned());
-        let address = |url: &SecretUrl| crate::broker::redis::check_address(url.expose());
+        let address = |url: &SecretUrl| crate::broker::redis::check_address(url.reveal());
         if let Err(words) = address(&self.redis.url) {
             rule(false, "redis.url", words);
         }
@@ -330,6 +337,16 @@ impl Config {
         }
         rule(self.broker.max_producers > 0, "broker.max_producers", "must be at least 1".to_owned());
         rule(self.sqlite.read_connections > 0, "sqlite.read_connections", "must be at least 1".to_owned());
+        rule(
+            self.postgres.max_connections >= 3,
+            "postgres.max_connections",
+            "must be at least 3: two are kept from readers".to_owned(),
+        );
+        rule(
+            self.postgres.statement_timeout.duration().as_millis() > 0,
+            "postgres.statement_timeout",
+            "must be at least 1ms".to_owned(),
+        );
         rule(self.tail.buffer.bytes() >= 4096, "tail.buffer", "must be at least 4 KiB".to_owned());
         let heartbeat = self.tail.heartbeat.duration();
         rule(

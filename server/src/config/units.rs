@@ -134,44 +134,6 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
-/// An address that may hold a password: shown without it.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct SecretUrl(String);
-
-impl SecretUrl {
-    /// From its text.
-    pub fn new(url: &str) -> Self {
-        Self(url.to_owned())
-    }
-
-    /// With its password. Not for people.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// Nothing was given.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl fmt::Display for SecretUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.split_once("://") {
-            Some((scheme, rest)) => write!(f, "{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts)),
-            None if self.0.is_empty() => Ok(()),
-            None => f.write_str("(an address without ://)"),
-        }
-    }
-}
-
-impl fmt::Debug for SecretUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// A value with a unit is text. A bare number would leave its unit to be guessed.
 fn text_of<'de, D: Deserializer<'de>>(deserializer: D, expected: &str) -> Result<String, D::Error> {
     match serde_json::Value::deserialize(deserializer)? {
@@ -183,14 +145,6 @@ fn text_of<'de, D: Deserializer<'de>>(deserializer: D, expected: &str) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_password_is_not_shown() {
-        let url = SecretUrl::new("redis://user:p@ss:word@host:1/2");
-        assert_eq!(format!("{url} {url:?}"), "redis://host:1/2 redis://host:1/2");
-        assert!(!format!("{:?}", SecretUrl::new("user:secret@host")).contains("secret"));
-        assert_eq!(url.expose(), "redis://user:p@ss:word@host:1/2");
-    }
 
     #[test]
     fn units_are_read_and_required() {

@@ -6,6 +6,7 @@
 pub mod clickhouse;
 pub mod nginx;
 pub mod port;
+pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod wait;
