@@ -3,6 +3,8 @@
 //! `cargo run --release -p flowforge-server --example append_cost` starts a Redis of its own, without persistence, so that the
 //! figures are the script's. `REDIS_URL` names another; its database is used as it is.
 
+#![allow(clippy::print_stdout, reason = "its output is its purpose")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
