@@ -34,9 +34,9 @@ pub(super) fn is_partition_missing(error: &sqlx::Error) -> bool {
     database.is_some_and(|error| error.code() == "23514" && error.routine() == Some("ExecFindPartition"))
 }
 
-/// Somebody else holds a lock for longer than we may wait.
-pub(super) fn is_lock_timeout(error: &sqlx::Error) -> bool {
-    code(error).is_some_and(|code| code == "55P03")
+/// Somebody else holds a lock for longer than we may wait, or waits for one of ours.
+pub(super) fn is_lock_missed(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code == "55P03" || code == "40P01")
 }
 
 fn code(error: &sqlx::Error) -> Option<String> {

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
-use super::error::{SqlResult, failed, is_lock_timeout};
+use super::error::{SqlResult, failed, is_lock_missed};
 use super::moment::Moment;
 use super::open::Target;
 use super::partition::{self, DAY_MS, Day, LOCK_SPACE, RETENTION};
@@ -25,8 +25,10 @@ use crate::store::Deleted;
 const LINES_A_STEP: i64 = 4000;
 
 /// Dropping waits for reads and inserts under way, and others wait behind it: not for longer than this, and then again later.
-const LOCK_TIMEOUT: &str = "2s";
-const DROP_ATTEMPTS: u32 = 5;
+/// An insert into the day that goes has its task locked and waits for the partition, while we wait for the task: this must
+/// give way before PostgreSQL looks for deadlocks (1 s) and makes the insert fail.
+const LOCK_TIMEOUT: &str = "500ms";
+const DROP_ATTEMPTS: u32 = 10;
 
 /// Pages at the start of a partition in which its oldest line is looked for: rows lie in the order in which they came.
 const FIRST_PAGES: i64 = 1000;
@@ -100,7 +102,7 @@ async fn drop_day(conn: &mut PgConnection, day: Day, gone: &mut Gone) -> SqlResu
                 cuts.add_to(gone);
                 return Ok(());
             }
-            Err(error) if is_lock_timeout(&error) => {
+            Err(error) if is_lock_missed(&error) => {
                 sqlx::raw_sql("ROLLBACK").execute(&mut *conn).await?;
                 if attempt == DROP_ATTEMPTS {
                     tracing::warn!(partition = day.table(), "partition is in use, it will be dropped in the next run");
@@ -114,7 +116,7 @@ async fn drop_day(conn: &mut PgConnection, day: Day, gone: &mut Gone) -> SqlResu
 }
 
 /// One transaction: nothing comes into the partition any more, the tasks' floors rise, it is dropped. The tasks are locked
-/// before the table, as inserts do it.
+/// before the whole table, as inserts do it.
 async fn drop_partition(conn: &mut PgConnection, day: Day) -> SqlResult<Cuts> {
     let table = day.table();
     let begin =
