@@ -291,10 +291,10 @@ async fn large_batches_come_back_as_exactly_as_small_ones() {
         message: [&b"\xff\0 cut"[..], b"", "\u{1f389} \\N \t".as_bytes(), b"plain"][line.offset as usize % 4]
             .to_vec()
             .into(),
-        fields: if line.offset % 3 == 0 { "{\"a\": \"\u{e9}\"}".into() } else { bytes::Bytes::new() },
-        update_id: if line.offset % 5 == 0 { u64::MAX } else { 0 },
-        continued: line.offset % 2 == 0,
-        no_newline: line.offset % 7 == 0,
+        fields: if line.offset.is_multiple_of(3) { "{\"a\": \"\u{e9}\"}".into() } else { bytes::Bytes::new() },
+        update_id: if line.offset.is_multiple_of(5) { u64::MAX } else { 0 },
+        continued: line.offset.is_multiple_of(2),
+        no_newline: line.offset.is_multiple_of(7),
         level: line.offset as u8 % 25,
         time_ns: i64::MIN + line.offset as i64,
         ..line
