@@ -283,6 +283,31 @@ async fn a_plain_role_is_enough() {
     database.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
 }
 
+/// Small and large batches go different ways into the table.
+#[tokio::test]
+async fn large_batches_come_back_as_exactly_as_small_ones() {
+    let (store, _database) = shared().await;
+    let vary = |line: LogRecord| LogRecord {
+        message: [&b"\xff\0 cut"[..], b"", "\u{1f389} \\N \t".as_bytes(), b"plain"][line.offset as usize % 4]
+            .to_vec()
+            .into(),
+        fields: if line.offset.is_multiple_of(3) { "{\"a\": \"\u{e9}\"}".into() } else { bytes::Bytes::new() },
+        update_id: if line.offset.is_multiple_of(5) { u64::MAX } else { 0 },
+        continued: line.offset.is_multiple_of(2),
+        no_newline: line.offset.is_multiple_of(7),
+        level: line.offset as u8 % 25,
+        time_ns: i64::MIN + line.offset as i64,
+        ..line
+    };
+    let records: Vec<_> = on_day(19_000, lines(1..=12_000)).into_iter().map(vary).collect();
+    insert(&store, &key("large"), &records).await;
+    for batch in records.chunks(1000) {
+        insert(&store, &key("small"), batch).await;
+    }
+    assert!(read_all(&store, &key("large")).await == records);
+    assert!(read_all(&store, &key("small")).await == records);
+}
+
 #[tokio::test]
 async fn closed_store_is_unavailable() {
     let (store, _database) = shared().await;

@@ -4,13 +4,14 @@
 //! duplicates: that is what makes the usual insert fast (an `ON CONFLICT` costs a third of the rate). The few lines up to the
 //! end are looked up and sorted out beforehand (`merge`).
 //!
-//! Rows travel as one array a column (`unnest`). A binary COPY is faster by itself in large batches, but it needs two more
-//! round trips, and over TCP it stops for 40 ms whenever its last packet waits for an ack: 100 rows at a time it is thirty
-//! times slower. `examples/postgres_ways.rs` measures them.
+//! Rows travel as one array a column (`unnest`), in one message with everything else. A large batch goes as a binary COPY, which
+//! is faster, but needs two more round trips, and over TCP stops for 40 ms whenever its last packet waits for an ack: with 100
+//! rows at a time it is thirty times slower. `examples/postgres_ways.rs` measures them.
 
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
+use super::copy;
 use super::error::{SqlResult, failed, is_partition_missing};
 use super::merge;
 use super::moment::Moment;
@@ -130,7 +131,11 @@ fn names<'a>(parts: &'a [TaskPart<'_>], places: &[usize]) -> (Vec<&'a str>, Vec<
 
 async fn write_plan(conn: &mut PgConnection, plan: Plan<'_>) -> SqlResult<()> {
     let Plan { fresh, known: _, totals, producers } = plan;
-    let columns = Columns::of(fresh.iter().map(|Line { task_key, record }| Line { task_key: *task_key, record }));
+    let mut columns = Columns::of(fresh.iter().map(|Line { task_key, record }| Line { task_key: *task_key, record }));
+    if fresh.len() >= copy::WORTH_IT {
+        copy::write(conn, &columns).await?;
+        columns = Columns::default();
+    }
     let (producer_tasks, producer_ids): (Vec<i64>, Vec<&[u8]>) =
         producers.keys().map(|(task_key, producer)| (*task_key, &producer.0[..])).unzip();
     sqlx::query(WRITE)

@@ -30,6 +30,7 @@
 //! Limits: offsets, epochs, sequence numbers and record versions up to `i64::MAX`; `created_at` in the years 1970 to 9999; a
 //! batch up to PostgreSQL's 1 GB. Connections must be sessions: a pooler in transaction mode does not do.
 
+mod copy;
 mod error;
 mod insert;
 mod last;

@@ -17,6 +17,13 @@ const TIMESTAMPTZ_ARRAY: Oid = Oid(1185);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(pub(super) i64);
 
+impl Moment {
+    /// As PostgreSQL has it in its binary form. The two ends of i64 are infinity and -infinity.
+    pub(super) fn to_bytes(self) -> [u8; 8] {
+        self.0.saturating_sub(POSTGRES_EPOCH_MS).saturating_mul(1000).to_be_bytes()
+    }
+}
+
 impl Type<Postgres> for Moment {
     fn type_info() -> PgTypeInfo {
         PgTypeInfo::with_oid(TIMESTAMPTZ)
@@ -31,9 +38,7 @@ impl PgHasArrayType for Moment {
 
 impl Encode<'_, Postgres> for Moment {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        // The two ends of i64 are infinity and -infinity.
-        let micros = self.0.saturating_sub(POSTGRES_EPOCH_MS).saturating_mul(1000);
-        buffer.extend_from_slice(&micros.to_be_bytes());
+        buffer.extend_from_slice(&self.to_bytes());
         Ok(IsNull::No)
     }
 }

@@ -46,6 +46,7 @@ pub(super) async fn delete_before(target: &Target, before_ms: i64) -> Result<Del
 
 async fn run(conn: &mut PgConnection, before_ms: i64) -> SqlResult<Deleted> {
     const LOCK: &str = "SELECT pg_try_advisory_lock($1, $2)";
+    const UNLOCK: &str = "SELECT pg_advisory_unlock($1, $2)";
     let is_ours: bool = sqlx::query_scalar(LOCK).bind(LOCK_SPACE).bind(RETENTION).fetch_one(&mut *conn).await?;
     let mut gone = Gone::default();
     if is_ours {
@@ -57,6 +58,8 @@ async fn run(conn: &mut PgConnection, before_ms: i64) -> SqlResult<Deleted> {
             }
         }
         partition::make_ahead(conn).await?;
+        // A session that ends keeps its locks for a moment longer; the next run must not find them.
+        sqlx::query(UNLOCK).bind(LOCK_SPACE).bind(RETENTION).execute(&mut *conn).await?;
     }
     let oldest_ms = oldest(conn).await?;
     Ok(Deleted { lines: gone.lines, tasks: gone.tasks.len() as u64, oldest_ms })
