@@ -11,6 +11,7 @@ if ARGV[3] == '0' then
     return ''
 end
 local token = h[3]
-if h[1] ~= ARGV[1] then token = redis.call('HINCRBY', KEYS[1], 'token', 1) end
-redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'until', string.format('%.0f', now + tonumber(ARGV[2])))
-return tostring(token)
+-- By the clock, so that no token comes again after a FLUSHALL.
+if h[1] ~= ARGV[1] then token = string.format('%.0f', math.max(now, tonumber(h[3] or '0') + 1)) end
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'token', token, 'until', string.format('%.0f', now + tonumber(ARGV[2])))
+return token

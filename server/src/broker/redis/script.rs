@@ -33,6 +33,7 @@ script!(/** The fast path. */ APPEND, "append.lua", USUAL);
 script!(/** A change of a task that takes room. */ COMMIT, "commit.lua", USUAL);
 script!(/** A change of a task that must go through. */ COMMIT_ALWAYS, "commit.lua", EVEN_WHEN_FULL);
 script!(/** A consistent look at a task. */ READ, "read.lua", READS);
+script!(/** Entries for the worker that holds the shard. */ TAKE, "take.lua", EVEN_WHEN_FULL);
 script!(/** A delivery is in the store. */ STORED, "stored.lua", EVEN_WHEN_FULL);
 script!(/** The record is in the store. */ PERSISTED, "persisted.lua", EVEN_WHEN_FULL);
 script!(/** The lease clock. */ LEASE, "lease.lua", EVEN_WHEN_FULL);

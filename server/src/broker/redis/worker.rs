@@ -21,7 +21,7 @@ use super::Shared;
 use super::keys::{GROUP, Shard, WORKERS, parse_task};
 use super::link::{Conn, refusal};
 use super::mirror::entry_fields;
-use super::script::{Args, CLAIM, HEARTBEAT, STORED, text, texts};
+use super::script::{Args, CLAIM, HEARTBEAT, STORED, TAKE, text, texts};
 use super::wire;
 use crate::broker::{Batch, BrokerError, QueueEntry};
 
@@ -160,7 +160,10 @@ impl Shared {
                 continue;
             }
             let shard = self.shards.get(number);
-            let read = if hold.claimed { self.read_new(shard).await } else { self.claim_pending(shard).await };
+            let read = {
+                let token = hold.token.as_str();
+                if hold.claimed { self.read_new(shard, token).await } else { self.claim_pending(shard, token).await }
+            };
             match read {
                 Ok(found) => any |= found,
                 Err(error) => {
@@ -175,44 +178,42 @@ impl Shared {
         Ok(any)
     }
 
-    async fn read_new(&self, shard: &Shard) -> RedisResult<bool> {
-        let mut cmd = redis::cmd("XREADGROUP");
-        cmd.arg("GROUP").arg(GROUP).arg(&self.id).arg("COUNT").arg(READ_ENTRIES);
-        cmd.arg("STREAMS").arg(&shard.stream).arg(">");
-        let answer = self.link.run(&cmd).await?;
-        let entries = match &answer {
-            // RESP2 gives pairs, RESP3 a map; there is one stream.
-            Value::Array(streams) => match streams.first() {
-                Some(Value::Array(pair)) => pair.get(1).cloned(),
-                _ => None,
-            },
-            Value::Map(streams) => streams.first().map(|(_, entries)| entries.clone()),
-            _ => None,
-        };
-        let Some(Value::Array(entries)) = entries else { return Ok(false) };
+    async fn read_new(&self, shard: &Shard, token: &str) -> RedisResult<bool> {
+        let Some((_, entries)) = self.take_entries(shard, token, "").await? else { return Ok(false) };
         for entry in &entries {
             self.take_entry(shard, entry).await?;
         }
         Ok(!entries.is_empty())
     }
 
+    /// Where to go on, and entries; `None` if someone else holds the shard now.
+    async fn take_entries(&self, shard: &Shard, token: &str, from: &str) -> RedisResult<Option<(String, Vec<Value>)>> {
+        let conn = self.link.conn().await?;
+        let mut args = Args::default();
+        args.push(&self.id).push(token).push(GROUP).number(READ_ENTRIES).push(from);
+        let answer = TAKE.call(&conn, &[&shard.worker, &shard.stream], &args).await;
+        let answer = answer.inspect_err(|error| self.link.failed(&conn, error))?;
+        let Value::Array(mut parts) = answer else { return Ok(None) };
+        let (Some(Value::Array(entries)), Some(next)) = (parts.pop(), parts.pop()) else {
+            warn!(shard = shard.number, "another worker holds the shard");
+            self.let_shard_go(shard.number);
+            return Ok(None);
+        };
+        Ok(Some((text(&next), entries)))
+    }
+
     /// Everything that any worker was given and has not acknowledged, oldest first.
-    async fn claim_pending(&self, shard: &Shard) -> RedisResult<bool> {
+    async fn claim_pending(&self, shard: &Shard, token: &str) -> RedisResult<bool> {
         self.make_group(shard).await?;
         self.queue.forget(|batch| is_of(batch, shard.number));
         let (mut cursor, mut count) = ("0-0".to_owned(), 0);
         loop {
-            let mut cmd = redis::cmd("XAUTOCLAIM");
-            // The hold on the shard says that nobody else works on them, so that they need not have been idle for long.
-            cmd.arg(&shard.stream).arg(GROUP).arg(&self.id).arg(0).arg(&cursor).arg("COUNT").arg(READ_ENTRIES);
-            let Value::Array(parts) = self.link.run(&cmd).await? else { break };
-            if let Some(Value::Array(entries)) = parts.get(1) {
-                for entry in entries {
-                    self.take_entry(shard, entry).await?;
-                }
-                count += entries.len();
+            let Some((next, entries)) = self.take_entries(shard, token, &cursor).await? else { return Ok(false) };
+            for entry in &entries {
+                self.take_entry(shard, entry).await?;
             }
-            cursor = parts.first().map(text).unwrap_or_default();
+            count += entries.len();
+            cursor = next;
             if cursor == "0-0" || cursor.is_empty() {
                 break;
             }
