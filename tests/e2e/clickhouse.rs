@@ -12,7 +12,7 @@ use flowforge_tests::viewer::Viewer;
 use flowforge_tests::wait::{self, PATIENCE};
 
 /// An engine, if no server is named, and the settings to use it with a database of our own.
-async fn store(search_index: &str) -> Result<(Option<Engine>, Overrides)> {
+pub(crate) async fn store(search_index: &str) -> Result<(Option<Engine>, Overrides)> {
     let database = format!("flowforge_e2e_{:08x}", fastrand::u32(..));
     let overrides = Overrides::none()
         .set("logging.storage_driver", "clickhouse")

@@ -5,6 +5,7 @@ mod clickhouse;
 mod crash;
 mod http;
 mod opens;
+mod pairings;
 mod postgres;
 mod protocol;
 mod proxy;
