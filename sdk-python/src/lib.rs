@@ -22,6 +22,10 @@ mod record;
 mod tee;
 mod text;
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use flowforge_client::spool::{self, Upload};
 use pyo3::prelude::*;
 
 /// `flowforge._core`, see `_core.pyi` for the Python view.
@@ -32,6 +36,9 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<tee::Tee>()?;
     module.add_function(wrap_pyfunction!(forked, module)?)?;
     module.add_function(wrap_pyfunction!(panicked, module)?)?;
+    module.add_function(wrap_pyfunction!(spool_dir, module)?)?;
+    module.add_function(wrap_pyfunction!(parse_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(upload_spool, module)?)?;
     module.add_function(wrap_pyfunction!(use_tasks, module)?)?;
     module.add_function(wrap_pyfunction!(echo_only, module)?)
 }
@@ -47,6 +54,32 @@ fn forked() {
 fn panicked() -> Option<String> {
     guard::panicked()
 }
+
+/// The directory that a setting means; `None`: no spool.
+#[pyfunction]
+#[pyo3(signature = (setting, /))]
+fn spool_dir(setting: &str) -> Option<PathBuf> {
+    spool::dir_of_setting(setting)
+}
+
+/// What a size like `64MiB` is in bytes; `None`: it is no size.
+#[pyfunction]
+#[pyo3(signature = (text, /))]
+fn parse_bytes(text: &str) -> Option<u64> {
+    spool::parse_bytes(text)
+}
+
+/// Uploads what dead processes left for this server, on a thread of its own.
+#[pyfunction]
+#[pyo3(signature = (dir, server, /))]
+fn upload_spool(dir: PathBuf, server: String) {
+    let how = Upload { server: None, only_of_server: Some(server), end: None, patience: UPLOAD_PATIENCE };
+    // Without a thread it stays for the next one.
+    guard::run((), || drop(spool::upload_in_background(dir, how)));
+}
+
+/// How long an upload in the background waits for a server that is away.
+const UPLOAD_PATIENCE: Duration = Duration::from_secs(60);
 
 /// From now on writes look up the current task.
 #[pyfunction]

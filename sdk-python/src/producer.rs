@@ -1,8 +1,10 @@
 //! One producer: a client, started anew in each process that uses it.
 
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use flowforge_client::spool::SpoolConfig;
 use flowforge_client::{Client, ClientConfig, CloseOutcome, End, Status, Stream};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -11,8 +13,9 @@ use pyo3::types::{PyDict, PyString};
 use crate::record::Record;
 use crate::{fork, guard, text};
 
-/// What `close` came to, as Python sees it: complete, undelivered, dropped, error.
-type Outcome = (bool, u64, u64, Option<String>);
+/// What `close` came to, as Python sees it: complete, undelivered, dropped, error, how many of the undelivered are in the
+/// spool, and whether its file stays.
+type Outcome = (bool, u64, u64, Option<String>, u64, bool);
 
 /// Ships what one process says in one task.
 #[pyclass(frozen, module = "flowforge._core")]
@@ -34,7 +37,7 @@ impl Producer {
     /// `at_once`: connect now, not at the first line.
     #[expect(clippy::too_many_arguments, reason = "all are named in Python")]
     #[new]
-    #[pyo3(signature = (*, server, task_id, tenant, workflow_id, name, max_buffer_bytes, on_restart, at_once))]
+    #[pyo3(signature = (*, server, task_id, tenant, workflow_id, name, max_buffer_bytes, spool, on_restart, at_once))]
     fn new(
         server: String,
         task_id: String,
@@ -42,6 +45,7 @@ impl Producer {
         workflow_id: String,
         name: String,
         max_buffer_bytes: usize,
+        spool: Option<(PathBuf, u64)>,
         on_restart: Py<PyAny>,
         at_once: bool,
     ) -> PyResult<Self> {
@@ -50,6 +54,7 @@ impl Producer {
         config.workflow_id = workflow_id;
         config.name = name;
         config.max_buffer_bytes = max_buffer_bytes;
+        config.spool = spool.map(|(dir, bytes)| SpoolConfig { dir, bytes });
         concat!("flowforge-python/", env!("CARGO_PKG_VERSION")).clone_into(&mut config.sdk);
         fork::check();
         let mut slot = Slot { client: None, generation: fork::NEVER };
@@ -101,11 +106,11 @@ impl Producer {
         timeout: f64,
         reopen: bool,
     ) -> Outcome {
-        let Some(client) = self.own_client() else { return (true, 0, 0, None) };
+        let Some(client) = self.own_client() else { return (true, 0, 0, None, 0, false) };
         if reopen {
             *self.write_slot() = Slot { client: None, generation: fork::NEVER };
         }
-        let otherwise = (false, 0, 0, guard::panicked());
+        let otherwise = (false, 0, 0, guard::panicked(), 0, false);
         guard::catch(otherwise, || describe(&py.detach(|| client.close(status(failed), exit_code, seconds(timeout)))))
     }
 
@@ -122,11 +127,14 @@ impl Producer {
         let stats = self.ask(|client| Some(client.stats())).unwrap_or_default();
         let dict = PyDict::new(py);
         dict.set_item("captured", stats.captured)?;
-        dict.set_item("stored", stats.captured.saturating_sub(stats.dropped_lines + stats.buffered_lines))?;
+        let elsewhere = stats.dropped_lines + stats.buffered_lines + stats.spooled_lines;
+        dict.set_item("stored", stats.captured.saturating_sub(elsewhere))?;
         dict.set_item("dropped_lines", stats.dropped_lines)?;
         dict.set_item("dropped_bytes", stats.dropped_bytes)?;
         dict.set_item("buffered_lines", stats.buffered_lines)?;
         dict.set_item("buffered_bytes", stats.buffered_bytes)?;
+        dict.set_item("spooled_lines", stats.spooled_lines)?;
+        dict.set_item("spool_problem", stats.spool_problem)?;
         dict.set_item("connected", stats.connected)?;
         dict.set_item("reconnects", stats.reconnects)?;
         dict.set_item("last_error", stats.last_error)?;
@@ -231,5 +239,6 @@ fn describe(outcome: &CloseOutcome) -> Outcome {
         End::Refused(reason) | End::Fenced(reason) => Some(reason.clone()),
         _ => outcome.error.clone(),
     };
-    (outcome.is_complete(), outcome.undelivered, outcome.dropped, error)
+    let stays = outcome.spool.is_some();
+    (outcome.is_complete(), outcome.undelivered, outcome.dropped, error, outcome.spooled, stays)
 }

@@ -7,4 +7,5 @@ mod opens;
 mod protocol;
 mod proxy;
 mod shutdown;
+mod spool;
 mod tail;

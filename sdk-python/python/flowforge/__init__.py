@@ -46,7 +46,7 @@ def init(
     logging: bool = True,
     exceptions: bool = True,
     redact: Iterable[str] = (),
-    spool: str | os.PathLike[str] | None = None,
+    spool: str | os.PathLike[str] | bool | None = None,
     max_buffer_bytes: int = 8 << 20,
     flush_timeout: float = 5.0,
 ) -> Session:
@@ -61,8 +61,11 @@ def init(
         logging: ship the records of `logging`, with their structure.
         exceptions: an uncaught exception marks the task as failed.
         redact: not available yet.
-        spool: not available yet.
-        max_buffer_bytes: lines that may wait for the server. Beyond it the oldest go, and a line says how many.
+        spool: keep what is not stored yet in a file, so that it survives this process, however it dies. `True`: in the
+            user's state directory; a path: there; `False`: not; else `FLOWFORGE_SPOOL`. What dead processes left there
+            for this server is uploaded in the background, or by `flowforge spool push`.
+        max_buffer_bytes: lines that may wait for the server. Beyond it the oldest go, and a line says how many. With a
+            spool lines wait there, up to `FLOWFORGE_SPOOL_SIZE`, 64 MiB.
         flush_timeout: seconds that the end of the process may wait for the server.
 
     Raises:
