@@ -50,6 +50,15 @@ impl Item {
         if let Body::Spooled(lines) = self.body { lines } else { 0 }
     }
 
+    /// Of lines in memory, and of those given up.
+    pub(crate) fn message_bytes(&self) -> u64 {
+        match &self.body {
+            Body::Line(entry) => entry.message.len() as u64,
+            Body::Spooled(_) => 0,
+            Body::Run(run) => run.bytes,
+        }
+    }
+
     pub(crate) fn cost(&self) -> usize {
         match &self.body {
             Body::Line(entry) => entry.cost(),

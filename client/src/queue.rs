@@ -307,7 +307,7 @@ impl Queue {
                 run.announced = 0;
             }
             if let (Body::Spooled(_), true) = (&item.body, item.first_seq < seq) {
-                self.split_spooled(item, seq);
+                self.split_spooled(&item, seq);
                 continue;
             }
             self.return_unsent(item);
@@ -320,7 +320,7 @@ impl Queue {
             && let Some(item) = self.pop(true)
         {
             match item.body {
-                Body::Spooled(_) => self.split_spooled(item, seq),
+                Body::Spooled(_) => self.split_spooled(&item, seq),
                 _ => self.split_run(item, seq),
             }
         }

@@ -7,7 +7,7 @@
 use flowforge_proto::v1;
 
 use super::{BatchLimits, Queue};
-use crate::entry::{ENTRY_OVERHEAD_BYTES, Entry, WIRE_OVERHEAD_BYTES};
+use crate::entry::{ENTRY_OVERHEAD_BYTES, Entry, WIRE_OVERHEAD_BYTES, now_unix_nano};
 use crate::item::{Body, Item, Run};
 use crate::spool::ring::Ring;
 use crate::spool::{Kind, Piece};
@@ -197,7 +197,7 @@ impl Queue {
     }
 
     /// The server has the lines up to `seq - 1`: those wait for their ack as sent, the rest is still to be sent.
-    pub(super) fn split_spooled(&mut self, item: Item, seq: u64) {
+    pub(super) fn split_spooled(&mut self, item: &Item, seq: u64) {
         let (first_seq, lines) = (item.first_seq, item.lines());
         self.push_sent_back(Item { first_seq, body: Body::Spooled(seq - first_seq) });
         self.return_unsent(Item { first_seq: seq, body: Body::Spooled(first_seq + lines - seq) });
@@ -312,6 +312,20 @@ impl Queue {
         if let Some(spool) = &mut self.spool {
             spool.ring.give_up();
             spool.problem.get_or_insert_with(|| "it was damaged".to_owned());
+        }
+    }
+
+    /// What is in memory because the disk was full will not be delivered: the file says so, and how the producer ended.
+    pub(crate) fn spool_losses(&mut self, close: Option<&v1::Close>) {
+        let Some(spool) = self.spool.as_mut().filter(|spool| spool.bypassed && spool.ring.is_own()) else { return };
+        let seq = spool.ring.next_seq();
+        let lines = self.next_seq.saturating_sub(seq);
+        let in_memory = self.sent.iter().chain(&self.unsent).filter(|item| item.first_seq >= seq);
+        let bytes = in_memory.map(Item::message_bytes).sum();
+        let run = Run { lines, bytes, announced: 0, time_unix_nano: now_unix_nano() };
+        let told = lines == 0 || spool.ring.append_last(Kind::Run, seq, lines, &run.to_wire());
+        if let (true, Some(close)) = (told, close) {
+            spool.ring.close(close);
         }
     }
 

@@ -206,7 +206,11 @@ impl State {
     pub(crate) fn leave(&mut self, end: End) {
         let nothing_left = self.queue.is_empty() && self.close.is_none();
         self.spool_problem = self.spool_problem().map(str::to_owned);
-        self.spooled = self.queue.leave_spool(end == End::Closed || nothing_left);
+        let is_done = end == End::Closed || nothing_left;
+        if !is_done {
+            self.queue.spool_losses(self.close.as_ref());
+        }
+        self.spooled = self.queue.leave_spool(is_done);
         self.connected = false;
         self.end = Some(end);
         self.undelivered = self.queue.lines();

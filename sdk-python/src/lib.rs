@@ -79,7 +79,7 @@ fn upload_spool(dir: PathBuf, server: String) {
 }
 
 /// How long an upload in the background waits for a server that is away.
-const UPLOAD_PATIENCE: Duration = Duration::from_secs(60);
+const UPLOAD_PATIENCE: Duration = Duration::from_mins(1);
 
 /// From now on writes look up the current task.
 #[pyfunction]

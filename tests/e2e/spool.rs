@@ -257,16 +257,20 @@ async fn a_disk_that_fills_up_leaves_the_rest_to_memory() -> Result<()> {
     // The first step fits, the second does not.
     let Some(disk) = SmallDisk::mount(&server, "2m")? else { return Ok(()) };
     let dir = disk.path.display().to_string();
-    let options = ["--spool", &dir, "--flush-timeout", "60"];
-    let mut run = Run::start(&server, "growing", &options, &format!("seq 1 {LINES}; read wait"))?;
+    let go = server.dir().join("go");
+    let script = format!("seq 1 {LINES}; while [ ! -e {} ]; do sleep 0.05; done", go.display());
+    let run = Run::start(&server, "growing", &["--spool", &dir, "--flush-timeout", "60"], &script)?;
     run.has_echoed((numbers(LINES).join("\n") + "\n").len()).await?;
     server.restart().await?;
-    status(&server, "growing", "running").await?;
     wait::until("the lines", PATIENCE, async || {
-        Ok((task(&server, "growing").await?["stored"].as_u64() >= Some(LINES as u64)).then_some(()))
+        // It is not known before its producer comes back.
+        let stored = task(&server, "growing").await.map_or(None, |found| found["stored"].as_u64());
+        Ok((stored >= Some(LINES as u64)).then_some(()))
     })
     .await?;
-    run.child.wait().await.ok();
+    std::fs::write(go, "")?;
+    let ended = tokio::time::timeout(PATIENCE, run.child.wait_with_output()).await??;
+    ensure!(ended.status.success(), "{}", err(&ended));
     ensure!(printed(&server, "growing").await? == numbers(LINES) && dropped(&server, "growing").await? == 0);
     Ok(())
 }

@@ -38,7 +38,7 @@ pub const DEFAULT_BYTES: u64 = 64 << 20;
 pub struct SpoolConfig {
     /// Made if it is not there, for this user alone.
     pub dir: PathBuf,
-    /// How large the ring may become; it takes disk space as it needs it, in steps: 1 MiB, then four times as much each.
+    /// How large the ring may become; it takes disk space as it needs it, in steps: 256 KiB, then four times as much each.
     pub bytes: u64,
 }
 

@@ -21,9 +21,9 @@ use super::recover::Scan;
 use super::{dir, sys};
 
 /// The first step; each is four times the one before.
-const FIRST_CAPACITY: usize = 1 << 20;
-/// Kept free for the record that says how the producer ended.
-const CLOSE_BYTES: usize = 64;
+const FIRST_CAPACITY: usize = 256 << 10;
+/// Kept free for the records at the end: what else was lost, and how the producer ended.
+const LAST_BYTES: usize = 160;
 /// A ring of less is no use.
 const MIN_CAPACITY: usize = 4096;
 
@@ -134,6 +134,11 @@ impl Ring {
         self.limited.as_deref()
     }
 
+    /// The number of the next record.
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
     /// The number of its first record.
     pub(crate) fn head_seq(&self) -> u64 {
         self.state.head_seq
@@ -147,12 +152,12 @@ impl Ring {
     /// Whether a payload could be kept in a ring that has grown and is empty.
     pub(crate) fn can_ever_take(&self, payload_bytes: usize) -> bool {
         let most = if self.limited.is_some() { self.state.capacity as usize } else { self.layout.max_capacity };
-        record_bytes(payload_bytes) + CLOSE_BYTES <= most
+        record_bytes(payload_bytes) + LAST_BYTES <= most
     }
 
     /// Whether there is room for a payload now, and for the Close after it; grows if that helps.
     pub(crate) fn has_room(&mut self, payload_bytes: usize) -> bool {
-        let need = record_bytes(payload_bytes) + CLOSE_BYTES;
+        let need = record_bytes(payload_bytes) + LAST_BYTES;
         loop {
             if self.place(need).is_some() {
                 return true;
@@ -194,9 +199,13 @@ impl Ring {
 
     /// Keeps an entry that takes `lines` numbers from `seq` on. False: there is no room, or this is a child.
     pub(crate) fn append(&mut self, kind: Kind, seq: u64, lines: u64, entry: &impl prost::Message) -> bool {
+        self.has_room(entry.encoded_len()) && self.append_last(kind, seq, lines, entry)
+    }
+
+    /// [`Ring::append`] for a record at the end, which may take the room that is kept free for it.
+    pub(crate) fn append_last(&mut self, kind: Kind, seq: u64, lines: u64, entry: &impl prost::Message) -> bool {
         let payload_bytes = entry.encoded_len();
-        let has_room = kind == Kind::Close || self.has_room(payload_bytes);
-        if seq != self.next_seq || payload_bytes > format::MAX_PAYLOAD || !has_room {
+        if seq != self.next_seq || payload_bytes > format::MAX_PAYLOAD {
             return false;
         }
         let Some((at, goes_round)) = self.place(record_bytes(payload_bytes)) else { return false };
@@ -223,7 +232,7 @@ impl Ring {
 
     /// Keeps the end.
     pub(crate) fn close(&mut self, close: &v1::Close) -> bool {
-        let kept = !self.closed && self.append(Kind::Close, self.next_seq, 0, close);
+        let kept = !self.closed && self.append_last(Kind::Close, self.next_seq, 0, close);
         self.closed |= kept;
         kept
     }

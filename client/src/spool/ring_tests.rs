@@ -274,3 +274,26 @@ fn a_ring_grows_in_steps_and_begins_anew_when_all_is_stored() {
     assert!(ring.append(Kind::Line, 30_001, 1, &line(30_001, 200)));
     assert_eq!(read_all(ring.path()).2.len(), 1);
 }
+
+/// `cargo test --release -p flowforge-client --lib recovery_speed -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn recovery_speed() {
+    let dir = TempDir::new().unwrap();
+    let mut ring = ring(&dir, 64 << 20);
+    let began = std::time::Instant::now();
+    let mut next = 1;
+    while ring.has_room(140) {
+        assert!(ring.append(Kind::Line, next, 1, &line(next, 100)));
+        next += 1;
+    }
+    let written = began.elapsed();
+    let began = std::time::Instant::now();
+    let bytes = std::fs::read(ring.path()).unwrap();
+    let (_, layout, state) = read_head(&bytes).unwrap();
+    let found = scan(&bytes, layout, &state);
+    let read = began.elapsed();
+    assert_eq!(found.lines, next - 1);
+    let rate = |time: std::time::Duration| found.lines as f64 / time.as_secs_f64() / 1e6;
+    println!("{} lines: {:.1} M/s written (first lap), {:.1} M/s recovered", found.lines, rate(written), rate(read));
+}

@@ -11,7 +11,7 @@ use flowforge_client::{CloseOutcome, Status};
 use super::{notice, spool};
 
 /// Files of earlier runs may wait for the server so long; this run does not wait for them.
-const BACKGROUND_PATIENCE: Duration = Duration::from_secs(60);
+const BACKGROUND_PATIENCE: Duration = Duration::from_mins(1);
 
 /// See the module.
 pub(super) struct Leftovers {
