@@ -22,7 +22,7 @@ use crate::stats::{CloseOutcome, End, Stats, Status};
 /// One producer. All methods take `&self`, may be called from any thread, and never panic. Those that wait without
 /// `_async` in their name block the thread.
 ///
-/// Dropping a client without [`Client::close`] stops the sender; what was not delivered by then is lost.
+/// Dropping a client without [`Client::close`] stops the sender; what was not delivered by then is lost, or stays in the spool.
 #[derive(Debug)]
 pub struct Client {
     shared: Arc<Shared>,

@@ -23,9 +23,8 @@ mod tee;
 mod text;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use flowforge_client::spool::{self, Upload};
+use flowforge_client::spool;
 use pyo3::prelude::*;
 
 /// `flowforge._core`, see `_core.pyi` for the Python view.
@@ -38,7 +37,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(panicked, module)?)?;
     module.add_function(wrap_pyfunction!(spool_dir, module)?)?;
     module.add_function(wrap_pyfunction!(parse_bytes, module)?)?;
-    module.add_function(wrap_pyfunction!(upload_spool, module)?)?;
     module.add_function(wrap_pyfunction!(use_tasks, module)?)?;
     module.add_function(wrap_pyfunction!(echo_only, module)?)
 }
@@ -68,18 +66,6 @@ fn spool_dir(setting: &str) -> Option<PathBuf> {
 fn parse_bytes(text: &str) -> Option<u64> {
     spool::parse_bytes(text)
 }
-
-/// Uploads what dead processes left for this server, on a thread of its own.
-#[pyfunction]
-#[pyo3(signature = (dir, server, /))]
-fn upload_spool(dir: PathBuf, server: String) {
-    let how = Upload { server: None, only_of_server: Some(server), end: None, patience: UPLOAD_PATIENCE };
-    // Without a thread it stays for the next one.
-    guard::run((), || drop(spool::upload_in_background(dir, how)));
-}
-
-/// How long an upload in the background waits for a server that is away.
-const UPLOAD_PATIENCE: Duration = Duration::from_mins(1);
 
 /// From now on writes look up the current task.
 #[pyfunction]

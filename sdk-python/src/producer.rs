@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use flowforge_client::spool::SpoolConfig;
+use flowforge_client::spool::{SpoolConfig, Upload, upload_in_background};
 use flowforge_client::{Client, ClientConfig, CloseOutcome, End, Status, Stream};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -16,6 +16,9 @@ use crate::{fork, guard, text};
 /// What `close` came to, as Python sees it: complete, undelivered, dropped, error, how many of the undelivered are in the
 /// spool, and whether its file stays.
 type Outcome = (bool, u64, u64, Option<String>, u64, bool);
+
+/// How long an upload in the background waits for a server that goes away.
+const UPLOAD_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Ships what one process says in one task.
 #[pyclass(frozen, module = "flowforge._core")]
@@ -120,6 +123,15 @@ impl Producer {
         let work = move || drop(client.close(status(failed), None, seconds(timeout)));
         // Without a thread the producer stays open until the program ends.
         let _ = std::thread::Builder::new().name("flowforge-close".to_owned()).spawn(work);
+    }
+
+    /// Uploads what dead processes left for the same server, on a thread of its own, after this producer is known there.
+    fn upload_spool(&self) {
+        let Some((client, spool)) = self.own_client().zip(self.config.spool.as_ref()) else { return };
+        let only_of_server = Some(self.config.server.clone());
+        let how = Upload { server: None, only_of_server, end: None, patience: UPLOAD_PATIENCE };
+        // Without a thread it stays for the next one.
+        guard::run((), || drop(upload_in_background(spool.dir.clone(), how, client)));
     }
 
     /// Counters, see `Stats` in Python.

@@ -266,3 +266,32 @@ def test_what_only_memory_had_is_counted_where_it_is_missing(run_own: Runner) ->
     lines = [row["message"] for row in rows if row["stream"] == "stdout"]
     assert lines == [f"line {number}" for number in range(30_000 - told)] and 0 < told < 30_000
     assert run_own.server.ended(run_own.task)["status"] == "succeeded"
+
+
+def test_a_second_try_of_a_killed_task_decides_how_it_ends(run: Runner) -> None:
+    dead = """
+        import flowforge, os, sys
+        flowforge.init(spool=sys.argv[1])
+        for number in range(20_000):
+            print("dead", number)
+        os._exit(1)
+        """
+    assert run.start(dead, str(run.spool)).process.wait(DEADLINE_S) == 1
+    wait_until("the task", lambda: run.server.task(run.task))
+    assert run.server.ended(run.task)["status"] == "lost"
+    run.run(
+        """
+        import flowforge, pathlib, sys, time
+        flowforge.init(spool=sys.argv[1], flush_timeout=60)
+        print("alive")
+        end = time.monotonic() + 60
+        while len(list(pathlib.Path(sys.argv[1]).glob("*.spool"))) > 1 and time.monotonic() < end:
+            time.sleep(0.01)
+        """,
+        str(run.spool),
+    )
+    lines = run.server.lines(run.task)
+    assert [line for line in lines if line.startswith("dead")] == [f"dead {number}" for number in range(20_000)]
+    assert "alive" in lines
+    # The dead one's lease is waited for; then the living one's word counts.
+    wait_until("the end", lambda: run.server.task(run.task)["status"] == "succeeded" or None)

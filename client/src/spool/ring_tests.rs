@@ -86,8 +86,6 @@ fn put(ring: &mut Ring, model: &mut Model, kind: Kind, seq: u64, lines: u64, ent
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
     /// The process may die between any two steps: what the file says is what the model says.
     #[test]
     fn a_ring_is_what_a_queue_would_be(

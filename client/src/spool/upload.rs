@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flowforge_proto::v1;
@@ -136,10 +137,16 @@ async fn follow(client: &Client, patience: Duration, mut tell: impl FnMut(u64)) 
     (is_done, outcome.undelivered, if is_done { None } else { reason })
 }
 
-/// Uploads on a thread of its own, without a word, for as long as the process lives. What is not done by then stays.
-pub fn upload_in_background(dir: PathBuf, how: Upload) -> io::Result<()> {
+/// Uploads on a thread of its own, without a word, for as long as the process lives. What is not done by then stays. Waits
+/// until the server has answered `client`: a dead producer of the same task must not come before the living one, because
+/// the first decides how the task ends.
+pub fn upload_in_background(dir: PathBuf, how: Upload, client: Arc<Client>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("flowforge-spool".to_owned()).spawn(move || {
+        if !client.wait_welcome(Duration::MAX) {
+            return;
+        }
+        drop(client);
         // A directory that cannot be read has nothing for us.
         let _ = runtime.block_on(upload_all(&dir, &how, &mut ()));
     })?;

@@ -44,7 +44,7 @@ class Session:
             _diagnostics.say(f"no spool ({problem}): what is not stored is lost if this process is killed")
         if not self._settings.supervised:
             # The supervisor sees to what its own processes leave.
-            _core.upload_spool(self._settings.spool[0], self.server)
+            self.producer.upload_spool()
 
     @property
     def task_id(self) -> str:

@@ -1,12 +1,13 @@
 //! What the processes of a supervised command leave in the spool: they ship by themselves, and may be killed.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use flowforge_client::spool::{
     Contents, Observer, SpoolConfig, Upload, Uploaded, run_dir, upload_all, upload_in_background,
 };
-use flowforge_client::{CloseOutcome, Status};
+use flowforge_client::{Client, CloseOutcome, Status};
 
 use super::{notice, spool};
 
@@ -28,12 +29,12 @@ struct Place {
 
 impl Leftovers {
     /// Begins to upload what earlier runs left for the same server, in the background.
-    pub(super) fn new(spool: Option<SpoolConfig>, server: &str, producer: [u8; 16]) -> Self {
-        let place = spool.map(|spool| Place { run: run_dir(&spool.dir, producer), dir: spool.dir });
+    pub(super) fn new(spool: Option<SpoolConfig>, server: &str, client: &Arc<Client>) -> Self {
+        let place = spool.map(|spool| Place { run: run_dir(&spool.dir, client.producer()), dir: spool.dir });
         let this = Self { spool: place, server: server.to_owned() };
         if let Some(place) = &this.spool {
             // Without a thread they stay where they are.
-            let _ = upload_in_background(place.dir.clone(), this.upload(None, BACKGROUND_PATIENCE));
+            let _ = upload_in_background(place.dir.clone(), this.upload(None, BACKGROUND_PATIENCE), Arc::clone(client));
         }
         this
     }

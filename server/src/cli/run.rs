@@ -108,7 +108,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         if let Some(problem) = client.stats().spool_problem {
             notice::warning(&format!("no spool ({problem}): what is not stored is lost if this process is killed"));
         }
-        let leftovers = Leftovers::new(spool, &args.target.server, client.producer());
+        let leftovers = Leftovers::new(spool, &args.target.server, &client);
         let supervisor = Supervisor { args, task_id, client, signals, leftovers, announced: false };
         Box::pin(supervisor.run()).await
     })?;
