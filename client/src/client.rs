@@ -10,14 +10,19 @@ use tonic::transport::Endpoint;
 
 use crate::config::{ClientConfig, ClientError};
 use crate::entry::{Entry, Stream};
+use crate::queue::Queue;
 use crate::sender;
+use crate::session::introduction;
 use crate::shared::Shared;
+use crate::spool::ring::Ring;
+use crate::spool::{self, DeadSpool};
+use crate::state::State;
 use crate::stats::{CloseOutcome, End, Stats, Status};
 
 /// One producer. All methods take `&self`, may be called from any thread, and never panic. Those that wait without
 /// `_async` in their name block the thread.
 ///
-/// Dropping a client without [`Client::close`] stops the sender; what was not delivered by then is lost.
+/// Dropping a client without [`Client::close`] stops the sender; what was not delivered by then is lost, or stays in the spool.
 #[derive(Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -41,6 +46,32 @@ impl Client {
     /// Starts the sender as a task of a runtime, for programs with many producers.
     pub fn start_on(config: ClientConfig, runtime: &tokio::runtime::Handle) -> Result<Self, ClientError> {
         let (shared, endpoint) = prepare(config)?;
+        runtime.spawn(sender::run(Arc::clone(&shared), endpoint));
+        Ok(Self { shared })
+    }
+
+    /// Goes on for a dead producer, on a runtime: sends what its spool holds, with its id, and its end if `end` or the file
+    /// says so. `server`: somewhere else than where the producer would have sent it.
+    pub(crate) fn resume_on(
+        dead: DeadSpool,
+        server: Option<String>,
+        end: Option<v1::Close>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Self, ClientError> {
+        let close = dead.close().or(end);
+        let resumed = dead.resume()?;
+        let hello = resumed.hello;
+        let mut config = ClientConfig::new(server.unwrap_or(resumed.server), hello.task_id);
+        (config.tenant, config.workflow_id, config.name) = (hello.tenant, hello.workflow_id, hello.name);
+        (config.attempt, config.owner, config.sdk) = (hello.attempt, hello.owner, hello.sdk);
+        config.labels = hello.labels.into_iter().collect();
+        let producer = hello.producer.as_ref().try_into().unwrap_or_default();
+        let endpoint = config.endpoint()?;
+        let queue = Queue::resume(resumed.ring, resumed.first_seq, &resumed.scan.pieces);
+        let final_seq = queue.last_seq();
+        let mut state = State::new(queue);
+        state.close = close.map(|close| v1::Close { final_seq, ..close });
+        let shared = Arc::new(Shared::with_state(config, producer, state));
         runtime.spawn(sender::run(Arc::clone(&shared), endpoint));
         Ok(Self { shared })
     }
@@ -159,6 +190,15 @@ impl Client {
         self.conclude(false)
     }
 
+    /// Waits until the sender has stopped, or nothing is left to send and no end to be told. False: not in time.
+    pub(crate) async fn is_over_or_stored_within(&self, timeout: Duration) -> bool {
+        let check = |state: &State| {
+            let is_stored = state.close.is_none() && state.queue.is_empty();
+            (state.end.is_some() || is_stored).then_some(())
+        };
+        self.shared.wait_async(after(timeout), check).await.is_some()
+    }
+
     /// Counters, now.
     pub fn stats(&self) -> Stats {
         self.shared.lock().stats()
@@ -173,7 +213,9 @@ impl Client {
         let mut state = self.shared.lock();
         if state.close.is_none() {
             let final_seq = state.queue.last_seq();
-            state.close = Some(v1::Close { final_seq, status: wire_status(status), exit_code });
+            let close = v1::Close { final_seq, status: wire_status(status), exit_code };
+            state.queue.spool_close(&close);
+            state.close = Some(close);
         }
         drop(state);
         self.shared.wake.notify_one();
@@ -201,7 +243,22 @@ fn prepare(config: ClientConfig) -> Result<(Arc<Shared>, Endpoint), ClientError>
     let endpoint = config.endpoint()?;
     let mut producer = [0; 16];
     getrandom::fill(&mut producer).map_err(ClientError::Random)?;
-    Ok((Arc::new(Shared::new(config, producer)), endpoint))
+    let state = new_state(&config, producer);
+    Ok((Arc::new(Shared::with_state(config, producer, state)), endpoint))
+}
+
+/// A spool that cannot be made is no reason not to capture.
+fn new_state(config: &ClientConfig, producer: [u8; 16]) -> State {
+    let Some(spool) = &config.spool else { return State::new(Queue::default()) };
+    let meta = spool::Meta { hello: introduction(config, producer), server: config.server.clone() };
+    match Ring::create(&spool.dir, &meta, spool.bytes) {
+        Ok(ring) => State::new(Queue::with_spool(ring)),
+        Err(error) => {
+            let mut state = State::new(Queue::default());
+            state.spool_problem = Some(format!("{}: {error}", spool.dir.display()));
+            state
+        }
+    }
 }
 
 /// `None`: so far away that it never comes.
@@ -213,7 +270,7 @@ fn is_past(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
-fn wire_status(status: Status) -> i32 {
+pub(crate) fn wire_status(status: Status) -> i32 {
     let status = match status {
         Status::Unknown => v1::Status::Unspecified,
         Status::Succeeded => v1::Status::Succeeded,

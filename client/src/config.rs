@@ -8,6 +8,7 @@ use std::time::Duration;
 use tonic::transport::Endpoint;
 
 use crate::assemble::Mode;
+use crate::spool::SpoolConfig;
 
 /// What happens to a line that the buffer has no room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,6 +67,9 @@ pub struct ClientConfig {
     pub sdk: String,
     /// Bytes of captured lines, with [overhead](crate#memory), that may wait for the server.
     pub max_buffer_bytes: usize,
+    /// Keeps what is captured in a file, so that it survives this process. Lines are then there and not in memory, and the
+    /// file's size is the bound instead of `max_buffer_bytes`, which holds again where the disk is full.
+    pub spool: Option<SpoolConfig>,
     /// What happens beyond it.
     pub overflow: Overflow,
     /// A batch leaves at once when it has so many lines.
@@ -104,6 +108,7 @@ impl ClientConfig {
             owner: false,
             sdk: concat!("flowforge-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             max_buffer_bytes: 64 << 20,
+            spool: None,
             overflow: Overflow::default(),
             batch_lines: 500,
             linger: Duration::from_millis(5),

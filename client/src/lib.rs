@@ -12,6 +12,7 @@
 //!
 //! - [`assemble`]: bytes to lines, progress bars and previews; pure.
 //! - `queue`, `item`: what is captured and not stored: sequence numbers, byte accounting, overflow; pure.
+//! - [`spool`]: the same in a file, which survives the process.
 //! - `stream`, `shared`, `state`: the writing side, the one lock between callers and sender, and what is behind it.
 //! - `session`, `ending`, `sender`, `backoff`: one stream to the server, how it ends, their succession, the waits between.
 //!
@@ -19,6 +20,7 @@
 //!
 //! - A line stays in memory until the server has *stored* it. It is sent again after any failure, and the server drops
 //!   what it already has: nothing is lost and nothing doubled while this process lives and the buffer suffices.
+//! - With a [`ClientConfig::spool`] a line also survives this process, and is uploaded by another one.
 //! - A line that had to be given up is counted, by a record in the log in its place and in [`Stats`].
 //! - Nothing here fails the program whose log it is: after [`Client::start`] there are no errors, only [`Stats`] and
 //!   [`CloseOutcome`].
@@ -26,7 +28,8 @@
 //! # Memory
 //!
 //! At most [`ClientConfig::max_buffer_bytes`], in which each line is counted with 128 bytes of overhead, plus a constant of
-//! about 2 MiB: the batches under way, one unfinished line per stream, and the connection.
+//! about 2 MiB: the batches under way, one unfinished line per stream, and the connection. With a spool it is the constant
+//! alone, and the file's pages in use, which the kernel counts as shared and takes back when it needs to.
 
 pub mod assemble;
 mod backoff;
@@ -39,6 +42,7 @@ mod queue;
 mod sender;
 mod session;
 mod shared;
+pub mod spool;
 mod state;
 mod stats;
 mod stream;

@@ -17,7 +17,7 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
 use crate::assemble::FRAME_INTERVAL;
-use crate::config::Command;
+use crate::config::{ClientConfig, Command};
 use crate::ending::{SessionEnd, classify_opening, describe, innermost, refused_seq, retry};
 use crate::queue::BatchLimits;
 use crate::shared::{BATCH_BYTES, DEFAULT_MAX_LINE_BYTES, Shared};
@@ -67,7 +67,12 @@ async fn open(shared: &Shared, mut client: LogServiceClient<tonic::transport::Ch
 }
 
 fn hello(shared: &Shared) -> v1::Hello {
-    let config = &shared.config;
+    let first_unacked_seq = shared.lock().queue.first_seq();
+    v1::Hello { first_unacked_seq, ..introduction(&shared.config, shared.producer) }
+}
+
+/// Who speaks: what is the same in every Hello of a producer.
+pub(crate) fn introduction(config: &ClientConfig, producer: [u8; 16]) -> v1::Hello {
     v1::Hello {
         tenant: config.tenant.clone(),
         task_id: config.task_id.clone(),
@@ -75,8 +80,8 @@ fn hello(shared: &Shared) -> v1::Hello {
         attempt: config.attempt,
         name: config.name.clone(),
         labels: config.labels.clone().into_iter().collect(),
-        producer: shared.producer.to_vec().into(),
-        first_unacked_seq: shared.lock().queue.first_seq(),
+        producer: producer.to_vec().into(),
+        first_unacked_seq: 0,
         owner: config.owner,
         sdk: config.sdk.clone(),
     }

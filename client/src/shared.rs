@@ -47,7 +47,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    #[cfg(test)]
     pub(crate) fn new(config: ClientConfig, producer: [u8; 16]) -> Self {
+        Self::with_state(config, producer, State::new(crate::queue::Queue::default()))
+    }
+
+    pub(crate) fn with_state(config: ClientConfig, producer: [u8; 16], state: State) -> Self {
         let ids = std::sync::Arc::default();
         let streams = Stream::ALL.map(|stream| Mutex::new(StreamWriter::new(stream, &config, &ids)));
         Self {
@@ -56,7 +61,7 @@ impl Shared {
             streams,
             partial: AtomicBool::new(false),
             max_line_bytes: AtomicUsize::new(DEFAULT_MAX_LINE_BYTES),
-            state: Mutex::new(State::new()),
+            state: Mutex::new(state),
             changed: Condvar::new(),
             changed_async: Notify::new(),
             wake: Notify::new(),
@@ -209,11 +214,7 @@ impl Shared {
         if let End::Fenced(reason) | End::Refused(reason) = &end {
             state.last_error = Some(reason.clone());
         }
-        state.connected = false;
-        state.end = Some(end);
-        state.undelivered = state.queue.lines();
-        state.queue.abandon();
-        state.frames = Vec::new();
+        state.leave(end);
         drop(state);
         self.notify();
     }

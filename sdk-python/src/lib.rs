@@ -23,6 +23,9 @@ mod record;
 mod tee;
 mod text;
 
+use std::path::PathBuf;
+
+use flowforge_client::spool;
 use pyo3::prelude::*;
 
 /// `flowforge._core`, see `_core.pyi` for the Python view.
@@ -33,6 +36,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<tee::Tee>()?;
     module.add_function(wrap_pyfunction!(forked, module)?)?;
     module.add_function(wrap_pyfunction!(panicked, module)?)?;
+    module.add_function(wrap_pyfunction!(spool_dir, module)?)?;
+    module.add_function(wrap_pyfunction!(parse_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(use_tasks, module)?)?;
     module.add_function(wrap_pyfunction!(echo_only, module)?)
 }
@@ -47,6 +52,20 @@ fn forked() {
 #[pyfunction]
 fn panicked() -> Option<String> {
     guard::panicked()
+}
+
+/// The directory that a setting means; `None`: no spool.
+#[pyfunction]
+#[pyo3(signature = (setting, /))]
+fn spool_dir(setting: &str) -> Option<PathBuf> {
+    spool::dir_of_setting(setting)
+}
+
+/// What a size like `64MiB` is in bytes; `None`: it is no size.
+#[pyfunction]
+#[pyo3(signature = (text, /))]
+fn parse_bytes(text: &str) -> Option<u64> {
+    spool::parse_bytes(text)
 }
 
 /// From now on writes look up the current task.

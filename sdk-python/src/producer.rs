@@ -1,8 +1,10 @@
 //! One producer: a client, started anew in each process that uses it.
 
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use flowforge_client::spool::{SpoolConfig, Upload, upload_in_background};
 use flowforge_client::{Client, ClientConfig, CloseOutcome, End, Status, Stream};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -11,8 +13,12 @@ use pyo3::types::{PyDict, PyString};
 use crate::record::Record;
 use crate::{fork, guard, notice, text};
 
-/// What `close` came to, as Python sees it: complete, undelivered, dropped, error.
-type Outcome = (bool, u64, u64, Option<String>);
+/// What `close` came to, as Python sees it: complete, undelivered, dropped, error, how many of the undelivered are in the
+/// spool, and whether its file stays.
+type Outcome = (bool, u64, u64, Option<String>, u64, bool);
+
+/// How long an upload in the background waits for a server that goes away.
+const UPLOAD_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Ships what one process says in one task.
 #[pyclass(frozen, module = "flowforge._core")]
@@ -35,7 +41,7 @@ impl Producer {
     #[expect(clippy::too_many_arguments, reason = "all are named in Python")]
     #[new]
     #[pyo3(signature = (
-        *, server, task_id, tenant, workflow_id, name, max_buffer_bytes, on_restart, at_once, announce
+        *, server, task_id, tenant, workflow_id, name, max_buffer_bytes, spool, on_restart, at_once, announce
     ))]
     fn new(
         server: String,
@@ -44,6 +50,7 @@ impl Producer {
         workflow_id: String,
         name: String,
         max_buffer_bytes: usize,
+        spool: Option<(PathBuf, u64)>,
         on_restart: Py<PyAny>,
         at_once: bool,
         announce: bool,
@@ -56,6 +63,7 @@ impl Producer {
         config.workflow_id = workflow_id;
         config.name = name;
         config.max_buffer_bytes = max_buffer_bytes;
+        config.spool = spool.map(|(dir, bytes)| SpoolConfig { dir, bytes });
         concat!("flowforge-python/", env!("CARGO_PKG_VERSION")).clone_into(&mut config.sdk);
         fork::check();
         let mut slot = Slot { client: None, generation: fork::NEVER };
@@ -107,11 +115,11 @@ impl Producer {
         timeout: f64,
         reopen: bool,
     ) -> Outcome {
-        let Some(client) = self.own_client() else { return (true, 0, 0, None) };
+        let Some(client) = self.own_client() else { return (true, 0, 0, None, 0, false) };
         if reopen {
             *self.write_slot() = Slot { client: None, generation: fork::NEVER };
         }
-        let otherwise = (false, 0, 0, guard::panicked());
+        let otherwise = (false, 0, 0, guard::panicked(), 0, false);
         guard::catch(otherwise, || describe(&py.detach(|| client.close(status(failed), exit_code, seconds(timeout)))))
     }
 
@@ -123,16 +131,28 @@ impl Producer {
         let _ = std::thread::Builder::new().name("flowforge-close".to_owned()).spawn(work);
     }
 
+    /// Uploads what dead processes left for the same server, on a thread of its own, after this producer is known there.
+    fn upload_spool(&self) {
+        let Some((client, spool)) = self.own_client().zip(self.config.spool.as_ref()) else { return };
+        let only_of_server = Some(self.config.server.clone());
+        let how = Upload { server: None, only_of_server, end: None, patience: UPLOAD_PATIENCE };
+        // Without a thread it stays for the next one.
+        guard::run((), || drop(upload_in_background(spool.dir.clone(), how, client)));
+    }
+
     /// Counters, see `Stats` in Python.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.ask(|client| Some(client.stats())).unwrap_or_default();
         let dict = PyDict::new(py);
         dict.set_item("captured", stats.captured)?;
-        dict.set_item("stored", stats.captured.saturating_sub(stats.dropped_lines + stats.buffered_lines))?;
+        let elsewhere = stats.dropped_lines + stats.buffered_lines + stats.spooled_lines;
+        dict.set_item("stored", stats.captured.saturating_sub(elsewhere))?;
         dict.set_item("dropped_lines", stats.dropped_lines)?;
         dict.set_item("dropped_bytes", stats.dropped_bytes)?;
         dict.set_item("buffered_lines", stats.buffered_lines)?;
         dict.set_item("buffered_bytes", stats.buffered_bytes)?;
+        dict.set_item("spooled_lines", stats.spooled_lines)?;
+        dict.set_item("spool_problem", stats.spool_problem)?;
         dict.set_item("connected", stats.connected)?;
         dict.set_item("reconnects", stats.reconnects)?;
         dict.set_item("last_error", stats.last_error)?;
@@ -237,5 +257,6 @@ fn describe(outcome: &CloseOutcome) -> Outcome {
         End::Refused(reason) | End::Fenced(reason) => Some(reason.clone()),
         _ => outcome.error.clone(),
     };
-    (outcome.is_complete(), outcome.undelivered, outcome.dropped, error)
+    let stays = outcome.spool.is_some();
+    (outcome.is_complete(), outcome.undelivered, outcome.dropped, error, outcome.spooled, stays)
 }

@@ -11,7 +11,7 @@ def test_wrong_settings_are_told_and_unavailable_ones_refused(run: Runner) -> No
     run.run(
         """
         import flowforge
-        wrong = [dict(server="https://x:1"), dict(server="nonsense"), dict(task_id="a b"), dict(spool="x"), dict(redact=["s"]),
+        wrong = [dict(server="https://x:1"), dict(server="nonsense"), dict(task_id="a b"), dict(redact=["s"]),
                  dict(token="very-secret"), dict(capture="fd"), dict(capture="other"), dict(max_buffer_bytes=0),
                  dict(flush_timeout=-1)]
         for settings in wrong:

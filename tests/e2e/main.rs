@@ -11,4 +11,5 @@ mod protocol;
 mod proxy;
 mod redis;
 mod shutdown;
+mod spool;
 mod tail;

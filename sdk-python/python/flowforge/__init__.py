@@ -46,7 +46,7 @@ def init(
     logging: bool = True,
     exceptions: bool = True,
     redact: Iterable[str] = (),
-    spool: str | os.PathLike[str] | None = None,
+    spool: str | os.PathLike[str] | bool | None = None,
     max_buffer_bytes: int = 64 << 20,
     flush_timeout: float = 5.0,
 ) -> Session:
@@ -61,9 +61,12 @@ def init(
         logging: ship the records of `logging`, with their structure.
         exceptions: an uncaught exception, SIGTERM and `sys.exit(code)` decide how the task ended.
         redact: not available yet.
-        spool: not available yet.
+        spool: keep what is not stored yet in a file, so that it survives this process, however it dies. `True`: in the
+            user's state directory; a path: there; `False`: not; else `FLOWFORGE_SPOOL`. What dead processes left there
+            for this server is uploaded in the background, or by `flowforge spool push`.
         max_buffer_bytes: of lines that may wait for the server, each with 128 bytes of overhead. Memory is taken only
-            while the server is behind. Beyond it the oldest go, and a line says how many.
+            while the server is behind. Beyond it the oldest go, and a line says how many. With a spool lines wait
+            there, up to `FLOWFORGE_SPOOL_SIZE`, 64 MiB.
         flush_timeout: seconds that the end of the process may wait for the server.
 
     Raises:

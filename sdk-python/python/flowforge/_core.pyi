@@ -1,9 +1,20 @@
 """The native half: one client of the server, and the `write` of a redirected stream."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypedDict, final, type_check_only
 
-__all__ = ["Producer", "Tee", "__version__", "echo_only", "forked", "panicked", "use_tasks"]
+__all__ = [
+    "Producer",
+    "Tee",
+    "__version__",
+    "echo_only",
+    "forked",
+    "panicked",
+    "parse_bytes",
+    "spool_dir",
+    "use_tasks",
+]
 
 __version__: str
 
@@ -15,6 +26,8 @@ class ProducerStats(TypedDict):
     dropped_bytes: int
     buffered_lines: int
     buffered_bytes: int
+    spooled_lines: int
+    spool_problem: str | None
     connected: bool
     reconnects: int
     last_error: str | None
@@ -32,6 +45,7 @@ class Producer:
         workflow_id: str,
         name: str,
         max_buffer_bytes: int,
+        spool: tuple[str, int] | None,
         on_restart: Callable[[], object],
         at_once: bool,
         announce: bool,
@@ -53,8 +67,9 @@ class Producer:
     def flush(self, timeout: float) -> bool: ...
     def close(
         self, failed: bool | None, exit_code: int | None, timeout: float, reopen: bool = False
-    ) -> tuple[bool, int, int, str | None]: ...
+    ) -> tuple[bool, int, int, str | None, int, bool]: ...
     def close_later(self, failed: bool | None, timeout: float) -> None: ...
+    def upload_spool(self) -> None: ...
     def stats(self) -> ProducerStats: ...
 
 @final
@@ -74,5 +89,7 @@ class Tee:
 
 def forked() -> None: ...
 def panicked() -> str | None: ...
+def spool_dir(setting: str, /) -> Path | None: ...
+def parse_bytes(text: str, /) -> int | None: ...
 def use_tasks() -> None: ...
 def echo_only(on: bool, /) -> bool: ...

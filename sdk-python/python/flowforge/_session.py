@@ -35,7 +35,17 @@ class Session:
         if settings.capture:
             self._redirectors = self._redirect("stdout", "stderr")
         _fork.watch(_in_child)
+        self._begin_spooling()
         atexit.register(self._at_exit)
+
+    def _begin_spooling(self) -> None:
+        if self._settings.spool is None:
+            return
+        if problem := self.producer.stats()["spool_problem"]:
+            _diagnostics.say(f"no spool ({problem}): what is not stored is lost if this process is killed")
+        if not self._settings.supervised:
+            # The supervisor sees to what its own processes leave.
+            self.producer.upload_spool()
 
     @property
     def task_id(self) -> str:
@@ -116,6 +126,7 @@ class Session:
                 workflow_id=settings.workflow_id or (settings.task_id if name else ""),
                 name=name,
                 max_buffer_bytes=settings.max_buffer_bytes,
+                spool=settings.spool,
                 # Not a method: native code would hold this session for ever.
                 on_restart=_restarted,
                 # Under the supervisor most programs have nothing to ship beside the pipes: no connection until then.
@@ -160,17 +171,36 @@ class Session:
         ]
         outcomes.append(self.producer.close(failed, exit_code, max(end - time.monotonic(), 0), reopen))
         self._report(outcomes)
+        self._report_spool()
         return all(outcome[0] for outcome in outcomes)
 
-    def _report(self, outcomes: list[tuple[bool, int, int, str | None]]) -> None:
+    def _report_spool(self) -> None:
+        # One that could not be made was told at the beginning.
+        stats = self.producer.stats()
+        if stats["spool_problem"] and stats["dropped_lines"]:
+            _diagnostics.say(f"the spool could not keep everything: {stats['spool_problem']}")
+
+    def _kept(self, undelivered: int, spooled: int, stays: bool) -> str:
+        """Say where what was not delivered is, and how to send it."""
+        if self._settings.spool is None or not stays:
+            return ""
+        if self._settings.supervised:
+            return "; left to the supervisor"
+        push = f"`flowforge spool push --dir {self._settings.spool[0]}`"
+        if spooled < undelivered:
+            return f"; {spooled} of them are in the spool: {push}"
+        return f"; kept in the spool: {push}"
+
+    def _report(self, outcomes: list[tuple[bool, int, int, str | None, int, bool]]) -> None:
         undelivered = sum(outcome[1] for outcome in outcomes)
         dropped = sum(outcome[2] for outcome in outcomes)
         error = next((outcome[3] for outcome in outcomes if outcome[3]), None)
         because = f" ({error})" if error else ""
+        kept = self._kept(undelivered, sum(outcome[4] for outcome in outcomes), any(outcome[5] for outcome in outcomes))
         if undelivered:
-            _diagnostics.say(f"{_diagnostics.lines(undelivered)} not delivered to {self.server}{because}")
+            _diagnostics.say(f"{_diagnostics.lines(undelivered)} not delivered to {self.server}{because}{kept}")
         elif error:
-            _diagnostics.say(f"the end of the task was not delivered to {self.server}{because}")
+            _diagnostics.say(f"the end of the task was not delivered to {self.server}{because}{kept}")
         if dropped:
             _diagnostics.say(f"{_diagnostics.lines(dropped)} dropped: the server was too slow or away")
         if (panic := _core.panicked()) is not None:

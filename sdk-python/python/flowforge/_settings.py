@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import _diagnostics
+from . import _core, _diagnostics
 from ._errors import FlowForgeError
 
 DEFAULT_SERVER = "http://127.0.0.1:50051"
@@ -31,6 +31,8 @@ class Settings:
     flush_timeout: float
     is_new_id: bool
     """The task id was made here."""
+    spool: tuple[str, int] | None
+    """The directory, and how large a file in it may become."""
 
 
 def resolve(  # noqa: PLR0917 - called once, with all of them
@@ -39,12 +41,12 @@ def resolve(  # noqa: PLR0917 - called once, with all of them
     token: str | None,
     capture: str | bool | None,
     redact: Iterable[str],
-    spool: object,
+    spool: str | os.PathLike[str] | bool | None,
     max_buffer_bytes: int,
     flush_timeout: float,
 ) -> Settings:
     """Arguments first, then `FLOWFORGE_*`, then defaults."""
-    _refuse_what_is_not_there(token, redact, spool)
+    _refuse_what_is_not_there(token, redact)
     if max_buffer_bytes < 1 or not flush_timeout >= 0:
         raise FlowForgeError("max_buffer_bytes must be at least 1, and flush_timeout not negative")
     env = os.environ
@@ -60,11 +62,33 @@ def resolve(  # noqa: PLR0917 - called once, with all of them
         max_buffer_bytes=max_buffer_bytes,
         flush_timeout=flush_timeout,
         is_new_id=not given_id,
+        spool=_spool(spool),
     )
 
 
-def _refuse_what_is_not_there(token: str | None, redact: Iterable[str], spool: object) -> None:
-    for name, value in (("spool", spool), ("redact", tuple(redact)), ("token", token)):
+def _spool(wanted: str | os.PathLike[str] | bool | None) -> tuple[str, int] | None:
+    """Where what is captured survives this process; an argument goes before `FLOWFORGE_SPOOL`."""
+    env = os.environ
+    if wanted is None:
+        setting = env.get("FLOWFORGE_SPOOL", "")
+    elif wanted is True:
+        # A supervisor names a directory that it looks after.
+        named = env.get("FLOWFORGE_SPOOL", "")
+        setting = named if _core.spool_dir(named) else "on"
+    else:
+        setting = "off" if wanted is False else os.fspath(wanted)
+    folder = _core.spool_dir(setting)
+    if folder is None:
+        return None
+    text = env.get("FLOWFORGE_SPOOL_SIZE") or "64MiB"
+    size = _core.parse_bytes(text)
+    if size is None:
+        raise FlowForgeError(f"FLOWFORGE_SPOOL_SIZE={text!r} is not a size: write it like 64MiB")
+    return str(folder), size
+
+
+def _refuse_what_is_not_there(token: str | None, redact: Iterable[str]) -> None:
+    for name, value in (("redact", tuple(redact)), ("token", token)):
         if value:
             raise FlowForgeError(f"{name} is not available yet")
     if os.environ.get("FLOWFORGE_TOKEN"):

@@ -4,6 +4,7 @@
 
 mod echo;
 mod health;
+mod leftovers;
 mod notice;
 mod printed;
 mod pty;
@@ -11,6 +12,7 @@ mod render;
 mod run;
 mod send;
 mod signals;
+mod spool;
 pub mod sse;
 mod tail;
 mod task_id;
@@ -53,6 +55,8 @@ enum Command {
     Send(send::SendArgs),
     /// Print a task's lines, and follow them
     Tail(tail::TailArgs),
+    /// What killed producers left behind: show it, upload it
+    Spool(spool::SpoolCommandArgs),
     /// Ask a server whether it is ready; for containers and service managers
     Health(health::HealthArgs),
 }
@@ -119,6 +123,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args),
         Command::Send(args) => send::send(&args),
         Command::Tail(args) => tail::tail(args),
+        Command::Spool(args) => spool::spool(&args),
         Command::Health(args) => health::health(&args),
     }
 }

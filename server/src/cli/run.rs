@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use flowforge_client::{Client, CloseOutcome, End, Entry, Mode, Overflow, Status, Stream};
@@ -22,8 +22,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::echo::{self, Copied, Echo};
+use super::leftovers::Leftovers;
 use super::pty::{RawMode, Terminal};
 use super::signals::{self, Signals};
+use super::spool::SpoolArgs;
 use super::task_id::new_task_id;
 use super::{TaskArgs, notice, small_runtime, usage};
 
@@ -43,6 +45,8 @@ pub(super) struct RunArgs {
     task: Option<String>,
     #[command(flatten)]
     target: TaskArgs,
+    #[command(flatten)]
+    spool: SpoolArgs,
     /// Keep every byte: do not collapse progress bars (lines rewritten with \r)
     #[arg(long)]
     raw: bool,
@@ -70,15 +74,18 @@ Examples:
   flowforge run --pty -- cargo build
 
 The exit code is the command's own (128 + signal; 127 not found, 126 not executable), also without
-a server.
+a server. What the server has not stored yet is kept in the spool, also when this process is killed;
+see `flowforge spool --help`.
 
 Environment:
-  FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_WORKFLOW_ID, FLOWFORGE_TENANT_ID
+  FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_WORKFLOW_ID, FLOWFORGE_TENANT_ID,
+  FLOWFORGE_SPOOL, FLOWFORGE_SPOOL_SIZE
   NO_COLOR    no colours in our own messages
 The command gets FLOWFORGE_SUPERVISED=1, FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_TENANT_ID,
-FLOWFORGE_WORKFLOW_ID if there is one, and PYTHONUNBUFFERED=1 unless that is set.";
+FLOWFORGE_WORKFLOW_ID if there is one, FLOWFORGE_SPOOL for what its own processes ship, and
+PYTHONUNBUFFERED=1 unless that is set.";
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
@@ -89,6 +96,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.target.client_config(&task_id);
     config.owner = true;
     config.max_buffer_bytes = BUFFER_BYTES;
+    config.spool = args.spool.config();
+    let spool = config.spool.clone();
     config.overflow = Overflow::WaitForProgress(PATIENCE);
     config.mode = if args.raw { Mode::Raw } else { Mode::Collapse };
     config.strip_cr = args.pty;
@@ -96,7 +105,11 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let code = runtime.block_on(async {
         let signals = Signals::install()?;
         let client = Arc::new(Client::start(config).map_err(usage)?);
-        let supervisor = Supervisor { args, task_id, client, signals, announced: false };
+        if let Some(problem) = client.stats().spool_problem {
+            notice::warning(&format!("no spool ({problem}): what is not stored is lost if this process is killed"));
+        }
+        let leftovers = Leftovers::new(spool, &args.target.server, &client);
+        let supervisor = Supervisor { args, task_id, client, signals, leftovers, announced: false };
         Box::pin(supervisor.run()).await
     })?;
     Ok(ExitCode::from(code))
@@ -107,6 +120,7 @@ struct Supervisor {
     task_id: String,
     client: Arc<Client>,
     signals: Signals,
+    leftovers: Leftovers,
     /// The viewer's address was printed.
     announced: bool,
 }
@@ -138,9 +152,12 @@ impl Supervisor {
                 code
             }
         };
+        let began = Instant::now();
         let outcome = self.deliver(code).await;
         self.announce();
         self.report(&outcome);
+        let time_left = self.args.flush_timeout.saturating_sub(began.elapsed());
+        self.leftovers.collect(code, outcome.is_complete(), time_left).await;
         Ok(code)
     }
 
@@ -191,6 +208,11 @@ impl Supervisor {
         env.push(("FLOWFORGE_TENANT_ID", tenant.to_owned()));
         if !target.workflow.is_empty() {
             env.push(("FLOWFORGE_WORKFLOW_ID", target.workflow.clone()));
+        }
+        let spool = self.leftovers.dir();
+        env.push(("FLOWFORGE_SPOOL", spool.map_or_else(|| "off".to_owned(), |dir| dir.display().to_string())));
+        if spool.is_some() {
+            env.push(("FLOWFORGE_SPOOL_SIZE", self.args.spool.bytes().to_string()));
         }
         // Python buffers what goes to a pipe; lines would come in blocks of 8 KiB.
         if std::env::var_os("PYTHONUNBUFFERED").is_none() {
@@ -280,10 +302,15 @@ impl Supervisor {
             End::Fenced(reason) => notice::warning(&format!("another producer took over: {reason}")),
             _ => {}
         }
+        let kept = self.leftovers.kept(outcome);
         if outcome.undelivered > 0 {
-            notice::warning(&format!("{} not delivered to {server}{because}", notice::lines(outcome.undelivered)));
+            let lines = notice::lines(outcome.undelivered);
+            notice::warning(&format!("{lines} not delivered to {server}{because}{kept}"));
         } else if !outcome.is_complete() && !self.args.quiet {
-            notice::warning(&format!("the end of the task was not delivered to {server}{because}"));
+            notice::warning(&format!("the end of the task was not delivered to {server}{because}{kept}"));
+        }
+        if let Some(problem) = self.client.stats().spool_problem.filter(|_| outcome.spooled < outcome.undelivered) {
+            notice::warning(&format!("the spool could not keep everything: {problem}"));
         }
         if outcome.dropped > 0 {
             notice::warning(&format!("{} dropped: the server was too slow or away", notice::lines(outcome.dropped)));
