@@ -85,8 +85,8 @@ Examples:
   flowforge spool push
   flowforge spool push --dir /mnt/host-7/spool --server http://logs:50051
 
-`flowforge run`, and the Python package with init(spool=True), write every line to a file before
-they do anything else with it. The file goes when everything is stored. It survives the death of
+`flowforge run`, and the Python package with init(spool=True), keep every captured line in a file,
+not in memory, until the server has stored it. The file goes when everything is stored. It survives the death of
 the process, however it dies, but not a power failure. `push` sends what is left, with the number
 that each line had, so that nothing is stored twice; the next `run` and init() of the same server do
 the same in the background. Exits with 0 when no dead producer's file is left.
