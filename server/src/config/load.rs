@@ -255,7 +255,7 @@ mod tests {
         for words in [
             "6 problems",
             "c.yaml, line 2, column 3: unknown key server.htp; the nearest known one is server.http",
-            "c.yaml, line 4, column 3: logging.storage_driver is not usable: unknown variant `mongo`, expected `sqlite` or `postgres`",
+            "c.yaml, line 4, column 3: logging.storage_driver is not usable: unknown variant `mongo`, expected one of `sqlite`, `postgres`, `clickhouse`",
             "c.yaml, line 6, column 3: batch.max_delay must be a duration such as 500ms, 10s or 5m, with its unit, but is 5",
             "c.yaml, line 7, column 1: limits is a section",
             "unknown key serve; the nearest known one is server",
