@@ -9,6 +9,9 @@
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
+use std::fs::{File, Metadata};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
@@ -75,7 +78,7 @@ a server.
 Environment:
   FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_WORKFLOW_ID, FLOWFORGE_TENANT_ID
   NO_COLOR    no colours in our own messages
-The command gets FLOWFORGE_SUPERVISED=1, FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_TENANT_ID,
+The command gets FLOWFORGE_SUPERVISED (the files that we read), FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_TENANT_ID,
 FLOWFORGE_WORKFLOW_ID if there is one, and PYTHONUNBUFFERED=1 unless that is set.";
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
@@ -100,6 +103,19 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         Box::pin(supervisor.run()).await
     })?;
     Ok(ExitCode::from(code))
+}
+
+/// Tells the SDK in the command which files we read, so that it captures what goes elsewhere, and only that: a process
+/// further down inherits the variable, and may have other streams.
+pub(super) const SUPERVISED: &str = "FLOWFORGE_SUPERVISED";
+
+/// What the SDK finds for the same file.
+pub(super) fn identity(file: &Metadata) -> String {
+    format!("{}:{}", file.dev(), file.ino())
+}
+
+fn metadata(pipe: &impl AsFd) -> io::Result<Metadata> {
+    File::from(pipe.as_fd().try_clone_to_owned()?).metadata()
 }
 
 struct Supervisor {
@@ -153,7 +169,8 @@ impl Supervisor {
         let (out, out_writer) = io::pipe()?;
         let (err, err_writer) = io::pipe()?;
         let mut command = Command::new(&argv[0]);
-        command.args(&argv[1..]).envs(self.environment()).stdout(out_writer).stderr(err_writer);
+        let files = format!("{},{}", identity(&metadata(&out_writer)?), identity(&metadata(&err_writer)?));
+        command.args(&argv[1..]).envs(self.environment()).env(SUPERVISED, files).stdout(out_writer).stderr(err_writer);
         let child = command.spawn()?;
         // The writing ends in it must close, or reading never ends.
         drop(command);
@@ -183,7 +200,6 @@ impl Supervisor {
     fn environment(&self) -> Vec<(&'static str, String)> {
         let target = &self.args.target;
         let mut env = vec![
-            ("FLOWFORGE_SUPERVISED", "1".to_owned()),
             ("FLOWFORGE_TASK_ID", self.task_id.clone()),
             ("FLOWFORGE_SERVER", target.server.clone()),
         ];
