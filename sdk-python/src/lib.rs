@@ -1,7 +1,7 @@
 //! The native half of the Python package `flowforge`: a thin binding over [`flowforge_client`].
 //!
 //! - `producer`: one client, and what a fork does to it.
-//! - `sender`: the thread that all of them send on.
+//! - `running`: a client in this process, and how Python waits for it; `sender`: the thread that all of them send on.
 //! - `gate`: whether a producer still takes lines.
 //! - `tee`: the `write` of a redirected stream: the terminal first, then the queue.
 //! - `record`: a logging record as an entry.
@@ -25,6 +25,7 @@ mod notice;
 mod os;
 mod producer;
 mod record;
+mod running;
 mod sender;
 mod tee;
 mod text;

@@ -1,5 +1,8 @@
 //! The two calls to the operating system that Rust has no safe form of.
-#![expect(unsafe_code, reason = "pthread_atfork and write on a descriptor by its number; each block says why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "pthread_atfork and write on a descriptor by its number; each block says why it is sound"
+)]
 
 /// Has `child` called in every child of `fork`, whoever forks: before Python's own hooks, and for C libraries too. False:
 /// there is no memory for it.

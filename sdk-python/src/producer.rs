@@ -2,20 +2,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
 
-use flowforge_client::{Client, ClientConfig, ClientError, CloseOutcome, End, Lane, Status, Stream};
+use flowforge_client::{Client, ClientConfig, Lane, Stream};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::gate::Gate;
 use crate::record::Record;
-use crate::sender::{self, Sender};
+use crate::running::{Outcome, Running, describe, interruptible, seconds, status};
 use crate::{fork, guard, notice, tee, text};
-
-/// What `close` came to, as Python sees it: complete, undelivered, dropped, error.
-type Outcome = (bool, u64, u64, Option<String>);
 
 /// Ships what one process says in one task.
 #[pyclass(frozen, module = "flowforge._core")]
@@ -29,12 +25,6 @@ pub(crate) struct Producer {
     heir: OnceLock<Py<Producer>>,
     /// Lines of a process in which no client could be started.
     lost: AtomicU64,
-}
-
-/// A client, and the thread that it needs.
-struct Running {
-    client: Client,
-    sender: Arc<Sender>,
 }
 
 struct Slot {
@@ -291,15 +281,6 @@ impl Producer {
     }
 }
 
-impl Running {
-    fn start(config: &ClientConfig) -> Result<Self, ClientError> {
-        let sender = sender::of_this_process()?;
-        sender.budget.set_max(config.max_buffer_bytes);
-        let config = ClientConfig { budget: Some(Arc::clone(&sender.budget)), ..config.clone() };
-        Ok(Self { client: Client::start_on(config, &sender.runtime)?, sender })
-    }
-}
-
 impl Drop for Producer {
     fn drop(&mut self) {
         let slot = self.slot.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -308,41 +289,4 @@ impl Drop for Producer {
             std::mem::forget(slot.client.take());
         }
     }
-}
-
-/// Waits without the GIL, and lets Python's signal handlers run meanwhile: what they raise ends the wait.
-fn interruptible<T: Send>(
-    py: Python<'_>,
-    otherwise: T,
-    wait: impl FnOnce(&mut dyn FnMut() -> bool) -> T + Send,
-) -> PyResult<T> {
-    let mut raised = None;
-    let value = guard::catch(otherwise, || {
-        py.detach(|| {
-            let check = |py: Python<'_>| py.check_signals().map_err(|error| raised = Some(error)).is_ok();
-            let mut check = Some(check);
-            wait(&mut || check.as_mut().is_some_and(|check| Python::try_attach(check).unwrap_or(false)))
-        })
-    });
-    raised.map_or(Ok(value), Err)
-}
-
-fn seconds(timeout: f64) -> Duration {
-    Duration::try_from_secs_f64(timeout.max(0.0)).unwrap_or(Duration::MAX)
-}
-
-fn status(failed: Option<bool>) -> Status {
-    match failed {
-        None => Status::Unknown,
-        Some(false) => Status::Succeeded,
-        Some(true) => Status::Failed,
-    }
-}
-
-fn describe(outcome: &CloseOutcome) -> Outcome {
-    let error = match &outcome.end {
-        End::Refused(reason) | End::Fenced(reason) => Some(reason.clone()),
-        _ => outcome.error.clone(),
-    };
-    (outcome.is_complete(), outcome.undelivered, outcome.dropped, error)
 }

@@ -1,7 +1,7 @@
 """What the SDK itself has to say, on a copy of the descriptor that was stderr at the beginning.
 
-Not through `sys.stderr`: that may be our own redirector, or closed by now, and what we say is not the task's output. Where
-descriptor 2 was closed it may be a file of the program by now, so nothing is said.
+Not through `sys.stderr`: that may be our own redirector, or closed by now, and what we say is not the task's output.
+Where descriptor 2 was closed it may be a file of the program by now, so nothing is said.
 """
 
 import contextlib

@@ -7,6 +7,7 @@ what the parent had queued stays the parent's. A child that writes nothing start
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 _is_watching = False
 
@@ -25,8 +26,8 @@ def deliver_with_multiprocessing(deliver: Callable[[], object], *, forked: bool)
     The last thing that it does is to flush both streams: after its finalizers, after its other threads, and after the
     traceback that it may end with. `forked`: this is a child of which multiprocessing does not know yet.
     """
-    util = sys.modules.get("multiprocessing.util")
-    process = sys.modules.get("multiprocessing.process")
+    util: Any = sys.modules.get("multiprocessing.util")
+    process: Any = sys.modules.get("multiprocessing.process")
     if util is None or process is None or hasattr(util, "_flowforge_deliver"):
         return
     if not forked and process.parent_process() is None:

@@ -9,14 +9,13 @@ that the supervisor reads) would bring it a second time, so:
 - in process, the record ships with its structure, and what such a handler prints reaches the terminal alone;
 - under the supervisor, what is printed is in the pipe already: only a record that nobody printed ships.
 
-A record that was shipped carries a mark, also through a pickle: a queue may bring it to the handlers in another thread or
-process, or through another logger.
+A record that was shipped carries a mark, also through a pickle: a queue may bring it to the handlers in another thread
+or process, or through another logger.
 
 No lock is taken and nothing is waited for: the queue is made for many writers.
 """
 
 import copy
-import json
 import logging
 import threading
 import time
@@ -24,28 +23,14 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _core, _diagnostics
+from ._record import MARK, PLAIN_LEN, TRACEBACKS, fields, plain_text, safe_str, severity
 from ._streams import BytesTee, StdoutRedirector
 from ._task import current
 
-_PLAIN = logging.makeLogRecord({}).__dict__
-_MARK = "_flowforge"
-_STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName", _MARK}
-_PLAIN_LEN = len(_PLAIN)
 _OWN = "flowforge"
 _OWN_PREFIX = "flowforge."
-_TRACEBACKS = logging.Formatter()
-_DEEPEST_REPR = 10_000
 _STDOUT, _STDERR = 1, 2
 _YEAR_2200 = 7_258_118_400
-
-
-def severity(levelno: int) -> int:
-    """OpenTelemetry's number for a level of Python's."""
-    if levelno >= logging.ERROR:
-        return 21 if levelno >= logging.CRITICAL else 17
-    if levelno >= logging.INFO:
-        return 13 if levelno >= logging.WARNING else 9
-    return 5 if levelno >= logging.DEBUG else 1
 
 
 class Handler(logging.Handler):
@@ -84,7 +69,7 @@ class Handler(logging.Handler):
         if capture is None:
             return
         try:
-            extras = fields(record) if len(record.__dict__) > _PLAIN_LEN or record.exc_info else None
+            extras = fields(record) if len(record.__dict__) > PLAIN_LEN or record.exc_info else None
             level, name, thread = severity(record.levelno), str(record.name), str(record.threadName)
             capture.ship(level, self.text(record), name, thread, record.created, extras)
         except Exception:  # noqa: BLE001 - whatever a record's own objects raise
@@ -95,11 +80,11 @@ class Handler(logging.Handler):
         """Capture what can be had of a record that breaks its own contract."""
         try:
             level = record.levelno if isinstance(record.levelno, int) else logging.INFO
-            name, thread = _safe_str(record.name), _safe_str(record.threadName)
+            name, thread = safe_str(record.name), safe_str(record.threadName)
             created = record.created
             if not isinstance(created, (int, float)) or not 0 <= created < _YEAR_2200:
                 created = time.time()
-            capture.ship(severity(level), _safe_str(self.text(record)), name, thread, float(created), None)
+            capture.ship(severity(level), safe_str(self.text(record)), name, thread, float(created), None)
         except Exception as error:  # noqa: BLE001 - see above
             _diagnostics.say(f"a logging record could not be shipped: {type(error).__name__}")
 
@@ -110,42 +95,10 @@ class Handler(logging.Handler):
                 return self.formatter.format(record)
             if record.exc_info or record.exc_text or record.stack_info:
                 # Of a copy: a formatter leaves its text in the record, and the program's own would find it there.
-                return _TRACEBACKS.format(copy.copy(record))
+                return TRACEBACKS.format(copy.copy(record))
             return record.getMessage()
         except Exception:  # noqa: BLE001 - "%d" % "x", a broken __str__
-            return f"{_safe_repr(record.msg)} {_safe_repr(record.args)}"
-
-
-def fields(record: logging.LogRecord) -> str | None:
-    """Everything beside the message, as a JSON object."""
-    values = record.__dict__
-    extras: dict[str, Any] = {str(key): values[key] for key in values.keys() - _STANDARD}
-    for reserved in ("logger", "thread"):
-        if reserved in extras:
-            extras[f"extra.{reserved}"] = extras.pop(reserved)
-    if record.exc_info and record.exc_info[0] is not None:
-        kind, error, _ = record.exc_info
-        extras["exception"] = {"type": f"{kind.__module__}.{kind.__qualname__}", "message": _safe_str(error)}
-    if not extras:
-        return None
-    try:
-        return json.dumps(extras, default=_safe_repr, ensure_ascii=False, allow_nan=False, skipkeys=True)
-    except Exception:  # noqa: BLE001 - what json does not know, and whatever an object of the program raises
-        return json.dumps({key: _safe_repr(value) for key, value in extras.items()}, ensure_ascii=False)
-
-
-def _safe_repr(value: object) -> str:
-    try:
-        return repr(value)[:_DEEPEST_REPR]
-    except Exception:  # noqa: BLE001 - a broken __repr__
-        return f"<{type(value).__name__}>"
-
-
-def _safe_str(value: object) -> str:
-    try:
-        return str(value)[:_DEEPEST_REPR]
-    except Exception:  # noqa: BLE001 - a broken __str__
-        return f"<{type(value).__name__}>"
+            return plain_text(record)
 
 
 class _Dispatch(threading.local):
@@ -185,7 +138,9 @@ class Capture:
             now = (logging.Logger.callHandlers, logging.Handler.handle, logging.Handler.handleError)
             _patch(tuple(b if n is o else n for n, o, b in zip(now, self._ours, self._before, strict=True)))
 
-    def ship(self, level: int, text: str, logger: str, thread: str, created: float, extras: str | None) -> None:
+    def ship(  # noqa: PLR0917 - as the native half takes them
+        self, level: int, text: str, logger: str, thread: str, created: float, extras: str | None
+    ) -> None:
         """Hand a record to the current task; one that is over has none to hand it to but the session's."""
         task = current.get()
         if task is None or not task.log(level, text, logger, thread, created, extras):
@@ -193,11 +148,11 @@ class Capture:
 
     def mark(self, record: logging.LogRecord) -> None:
         """Note that the record has shipped to this task, here or in the process that it comes from."""
-        record.__dict__[_MARK] = self._task_id
+        record.__dict__[MARK] = self._task_id
 
     def has_shipped(self, record: logging.LogRecord) -> bool:
         """Whether it did."""
-        return record.__dict__.get(_MARK) == self._task_id
+        return record.__dict__.get(MARK) == self._task_id
 
     def _make_call_handlers(self) -> Callable[[logging.Logger, logging.LogRecord], None]:
         original, ship = self._before[0], self.handler.handle

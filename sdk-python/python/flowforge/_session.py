@@ -136,7 +136,7 @@ class Session:
         return {**own, **sums}
 
     def new_producer(self, task_id: str, name: str) -> _core.Producer:
-        """Make a producer for a task, the session's own one started; `FlowForgeError` for what the server would refuse."""
+        """Make a producer for a task, and start the session's own. `FlowForgeError`: the server would refuse it."""
         settings = self._settings
         try:
             return _core.Producer(
@@ -193,14 +193,15 @@ class Session:
         subtasks = self.subtasks.ending(failed=bool(failed))
         for producer, its_failed in subtasks:
             producer.close_later(its_failed, 0, timeout)
-        waiting = [(producer, its_failed, None) for producer, its_failed in subtasks]
+        ends: list[tuple[_core.Producer, bool | None, int | None]] = [(*subtask, None) for subtask in subtasks]
+        ends.append((self.producer, failed, exit_code))
         outcomes = []
         interrupt: KeyboardInterrupt | None = None
-        for producer, its_failed, its_code in [*waiting, (self.producer, failed, exit_code)]:
+        for producer, status, code in ends:
             while True:
                 try:
                     left = max(end - time.monotonic(), 0)
-                    outcomes.append(producer.close(its_failed, its_code, left, reopen))
+                    outcomes.append(producer.close(status, code, left, reopen))
                 except KeyboardInterrupt as error:
                     # Somebody has no patience: what is left is given up, and told.
                     interrupt, end = error, 0

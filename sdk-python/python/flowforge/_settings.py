@@ -79,7 +79,7 @@ def _refuse_what_is_not_there(token: str | None, redact: Iterable[str], spool: o
 def _supervised(told: str) -> frozenset[int]:
     """Find out which streams the supervisor reads: it tells the files of its own, as `device:inode`.
 
-    A process further down inherits what it tells, and may have been given other streams. `1` is all that an older one says.
+    A process further down inherits what it tells, and may have been given other streams. An older one says only `1`.
     """
     if told == "1":
         return frozenset((1, 2))

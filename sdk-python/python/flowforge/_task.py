@@ -1,23 +1,22 @@
 """`task("name")`: what is printed and logged inside belongs to a task of its own, `<session's task>.<name>`.
 
-Who is inside is a context variable, so threads and coroutines have their own. A sub-task has one producer, which stays open
-for a while after the last one went out: a loop that enters again and again is one stream in one order, and costs one
-connection.
+Who is inside is a context variable, so threads and coroutines have their own. A sub-task has one producer, which stays
+open for a while after the last one went out: a loop that enters again and again is one stream in one order, and costs
+one connection.
 
 No lock: a finalizer or a signal handler may enter a task at any place. Only single operations of dicts and sets change
 what is shared; where two threads race, the worst is a second producer for a while.
 """
 
 import functools
-import inspect
 import math
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
-from . import _core, _diagnostics
+from . import _core, _diagnostics, _steps
 from ._errors import FlowForgeError
 from ._settings import child_id
 
@@ -97,7 +96,9 @@ class SubTasks:
         if len(self._all) >= MAX_OPEN:
             if not self._told:
                 self._told = True
-                _diagnostics.say(f"more than {MAX_OPEN} sub-tasks at once: the lines of others go to the task around them")
+                _diagnostics.say(
+                    f"more than {MAX_OPEN} sub-tasks at once: the lines of others go to the task around them"
+                )
             return None
         fresh = _Room(self._parent.new_producer(task_id, name))
         fresh.producer.pass_to(heir)
@@ -224,7 +225,8 @@ class task:  # noqa: N801 - reads as a statement: `with task("extract"):`
     """Context manager and decorator, for functions, coroutines and generators of both kinds."""
 
     def __init__(self, name: str) -> None:
-        if callable(name):
+        given: object = name
+        if callable(given):
             raise FlowForgeError('a task needs a name: @task("name")')
         self.name = name
         self._entered: list[_Scope] = []
@@ -253,63 +255,8 @@ class task:  # noqa: N801 - reads as a statement: `with task("extract"):`
 
     def __call__(self, function: F) -> F:
         """Run each call of the function inside the task; of a generator, each of its steps."""
-        run: Any
-        if inspect.iscoroutinefunction(function):
-
-            async def run(*args: Any, **kwargs: Any) -> Any:
-                with self._scope() as scope, _here(scope):
-                    return await function(*args, **kwargs)
-
-        elif inspect.isasyncgenfunction(function):
-
-            async def run(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-                generator = function(*args, **kwargs)
-                with self._scope() as scope:
-                    step, value = generator.asend, None
-                    while True:
-                        try:
-                            with _here(scope):
-                                item = await step(value)
-                        except StopAsyncIteration:
-                            return
-                        try:
-                            step, value = generator.asend, (yield item)
-                        except GeneratorExit:
-                            with _here(scope):
-                                await generator.aclose()
-                            raise
-                        except BaseException as error:  # noqa: BLE001 - it is the generator's to handle
-                            step, value = generator.athrow, error
-
-        elif inspect.isgeneratorfunction(function):
-
-            def run(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-                generator = function(*args, **kwargs)
-                with self._scope() as scope:
-                    step, value = generator.send, None
-                    while True:
-                        try:
-                            with _here(scope):
-                                item = step(value)
-                        except StopIteration as end:
-                            return end.value
-                        try:
-                            step, value = generator.send, (yield item)
-                        except GeneratorExit:
-                            with _here(scope):
-                                generator.close()
-                            raise
-                        except BaseException as error:  # noqa: BLE001 - it is the generator's to handle
-                            step, value = generator.throw, error
-
-        else:
-
-            def run(*args: Any, **kwargs: Any) -> Any:
-                with self._scope() as scope, _here(scope):
-                    return function(*args, **kwargs)
-
-        wrapped: F = functools.wraps(function)(run)
-        return wrapped
+        wrapped: Any = functools.wraps(function)(_steps.attributed(function, self._scope, _here))
+        return cast(F, wrapped)
 
     @contextmanager
     def _scope(self) -> Generator[_Scope]:

@@ -9,8 +9,8 @@ use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize
 use tokio::process::Child;
 
 use super::echo::{Echo, read_some};
-use super::run::{SUPERVISED, identity};
 use super::notice;
+use super::run::{SUPERVISED, identity};
 
 /// Rows and columns where we have no terminal to copy: a command that reads 0 divides by it.
 const DEFAULT_SIZE: (u16, u16) = (24, 80);

@@ -8,8 +8,8 @@
 //!   it off, after `--linger`.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind};
 use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -199,10 +199,7 @@ impl Supervisor {
 
     fn environment(&self) -> Vec<(&'static str, String)> {
         let target = &self.args.target;
-        let mut env = vec![
-            ("FLOWFORGE_TASK_ID", self.task_id.clone()),
-            ("FLOWFORGE_SERVER", target.server.clone()),
-        ];
+        let mut env = vec![("FLOWFORGE_TASK_ID", self.task_id.clone()), ("FLOWFORGE_SERVER", target.server.clone())];
         let tenant = if target.tenant.is_empty() { "default" } else { &target.tenant };
         env.push(("FLOWFORGE_TENANT_ID", tenant.to_owned()));
         if !target.workflow.is_empty() {
