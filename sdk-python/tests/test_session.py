@@ -21,7 +21,7 @@ def test_wrong_settings_are_told_and_unavailable_ones_refused(run: Runner) -> No
                 assert "very-secret" not in str(error)
             else:
                 raise SystemExit(f"{settings} was taken")
-        for use in (lambda: flowforge.on_command("stop"), lambda: flowforge.task("x").__enter__(), flowforge.capture):
+        for use in (lambda: flowforge.on_command("stop"), lambda: flowforge.task(print), flowforge.capture):
             try:
                 use()
             except flowforge.FlowForgeError:

@@ -174,6 +174,11 @@ impl Session<'_> {
             }
             Err(error) => return Err(status_of(&error)),
         }
+        // A client believes an OK only after the ack of its last line.
+        tokio::select! {
+            () = self.responses.closed() => return Ok(()),
+            _ = progress.wait_for(|now| now.stored_seq >= final_seq || now.generation > generation) => {}
+        }
         self.ack().await?;
         tokio::select! {
             () = self.ingest.shutdown.cancelled() => Ok(()),
