@@ -62,8 +62,9 @@ def init(
         exceptions: an uncaught exception, SIGTERM and `sys.exit(code)` decide how the task ended.
         redact: not available yet.
         spool: not available yet.
-        max_buffer_bytes: of lines that may wait for the server, each with 128 bytes of overhead. Memory is taken only
-            while the server is behind. Beyond it the oldest go, and a line says how many.
+        max_buffer_bytes: of lines that may wait for the server, of this process and all its sub-tasks, each with 128
+            bytes of overhead. Memory is taken only while the server is behind. Beyond it the oldest go, and a line says
+            how many.
         flush_timeout: seconds that the end of the process may wait for the server.
 
     Raises:
