@@ -33,11 +33,17 @@ mod text;
 use std::path::PathBuf;
 
 use flowforge_client::spool;
+use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
 /// `flowforge._core`, see `_core.pyi` for the Python view.
 #[pymodule(gil_used = true)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    if !os::is_main_interpreter(module.py()) {
+        return Err(PyImportError::new_err(
+            "flowforge works in the main interpreter only: call flowforge.init() there",
+        ));
+    }
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<producer::Producer>()?;
     module.add_class::<tee::Tee>()?;

@@ -160,3 +160,41 @@ def test_an_absent_server_is_no_reason_to_hang(run: Runner) -> None:
         )
         assert program.process.wait(DEADLINE_S) == 0
         assert "2 lines not delivered" in program.stderr, program.stderr
+
+
+def test_a_shutdown_leaves_no_thread_and_no_descriptor(run: Runner) -> None:
+    run.run(
+        """
+        import flowforge, gc, os, time
+        def counts():
+            gc.collect()
+            return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd"))
+        before = counts()
+        for _ in range(20):
+            flowforge.init(flush_timeout=30)
+            print("line")
+            with flowforge.task("x"): print("in a task")
+            assert flowforge.shutdown()
+        end = time.monotonic() + 60
+        while counts() != before:
+            assert time.monotonic() < end, (before, counts())
+        """
+    )
+
+
+def test_ctrl_c_at_the_end_ends_the_wait(run: Runner) -> None:
+    program = run.start(
+        """
+        import atexit, flowforge, sys
+        flowforge.init("http://127.0.0.1:1", flush_timeout=100)
+        print("line")
+        atexit.register(lambda: print("leaving", file=sys.__stdout__, flush=True))
+        """
+    )
+    wait_until("the end", lambda: "leaving" in program.stdout or None)
+    began = time.monotonic()
+    while program.process.poll() is None:
+        assert time.monotonic() < began + 60
+        program.process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    assert "1 line not delivered" in program.stderr, program.stderr

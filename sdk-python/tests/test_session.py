@@ -21,7 +21,7 @@ def test_wrong_settings_are_told_and_unavailable_ones_refused(run: Runner) -> No
                 assert "very-secret" not in str(error)
             else:
                 raise SystemExit(f"{settings} was taken")
-        for use in (lambda: flowforge.on_command("stop"), lambda: flowforge.task(print), flowforge.capture):
+        for use in (lambda: flowforge.on_command("stop"), lambda: flowforge.task(lambda: 1), flowforge.capture):
             try:
                 use()
             except flowforge.FlowForgeError:
@@ -30,6 +30,19 @@ def test_wrong_settings_are_told_and_unavailable_ones_refused(run: Runner) -> No
         assert flowforge.flush() and flowforge.shutdown() and flowforge.stats() == {}
         """
     )
+
+
+def test_a_sub_interpreter_is_refused_at_import(run: Runner) -> None:
+    program = run.run(
+        """
+        import flowforge, sys
+        try: import _interpreters as interpreters
+        except ImportError: import _xxsubinterpreters as interpreters
+        code = "import sys\\ntry: import flowforge\\nexcept ImportError as error: sys.__stderr__.write(str(error))"
+        interpreters.run_string(interpreters.create(), code)
+        """
+    )
+    assert "main interpreter" in program.stderr
 
 
 def test_a_session_tells_and_flushes(run: Runner) -> None:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import FunctionType
 from typing import Any, Protocol, TypeVar, cast
 
 from . import _core, _diagnostics, _steps
@@ -226,7 +227,7 @@ class task:  # noqa: N801 - reads as a statement: `with task("extract"):`
 
     def __init__(self, name: str) -> None:
         given: object = name
-        if callable(given):
+        if isinstance(given, FunctionType):
             raise FlowForgeError('a task needs a name: @task("name")')
         self.name = name
         self._entered: list[_Scope] = []
