@@ -91,7 +91,7 @@ pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
     let mut stages = server.start(grpc, web, http_address, &sessions)?;
     let grpc = grpc_address.map_or_else(|| "none".to_owned(), |address| address.to_string());
     let (store, broker) = (config::describe_store(&server.config), config::describe_broker(&server.config));
-    info!(grpc, http = %http_address, store, broker, running_tasks = recovered, "flowforge is serving");
+    info!(%grpc, http = %http_address, store, broker, running_tasks = recovered, "flowforge is serving");
 
     tokio::select! {
         () = stop => info!(grace = ?server.config.shutdown.grace, "stopping: storing and acking what was accepted"),

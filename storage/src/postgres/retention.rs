@@ -204,12 +204,20 @@ async fn oldest(conn: &mut PgConnection) -> SqlResult<Option<i64>> {
         let table = day.table();
         for part in [format!("WHERE ctid < '({FIRST_PAGES},0)'"), String::new()] {
             let sql = format!("SELECT min(created_at) FROM {table} {part}");
-            let found: Option<Moment> =
-                sqlx::query_scalar(AssertSqlSafe(sql)).persistent(false).fetch_one(&mut *conn).await?;
-            if let Some(Moment(ms)) = found {
-                return Ok(Some(ms));
+            let found = sqlx::query_scalar(AssertSqlSafe(sql)).persistent(false).fetch_one(&mut *conn).await;
+            match found {
+                Ok(Some(Moment(ms))) => return Ok(Some(ms)),
+                Ok(None) => {}
+                // Another instance has dropped it since it was listed.
+                Err(error) if is_gone(&error) => break,
+                Err(error) => return Err(error),
             }
         }
     }
     Ok(None)
+}
+
+/// The table is not there.
+fn is_gone(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "42P01")
 }
