@@ -159,19 +159,19 @@ impl Producer {
             self.gate.shut_now();
         }
         let Some(running) = running else { return };
-        let gate = Arc::clone(&self.gate);
-        running.sender.runtime.clone().spawn(async move {
-            let is_shut = match ticket {
-                None => true,
-                Some(ticket) => {
-                    tokio::time::sleep(seconds(linger)).await;
-                    gate.shut(ticket)
+        let (gate, runtime) = (Arc::clone(&self.gate), running.sender.runtime.clone());
+        // Waiting for the next entry keeps nothing alive: a shutdown may come first.
+        let (client, closing) = (Arc::downgrade(&running), ticket.is_none().then_some(running));
+        runtime.spawn(async move {
+            if let Some(ticket) = ticket {
+                tokio::time::sleep(seconds(linger)).await;
+                if !gate.shut(ticket) {
+                    return;
                 }
-            };
-            if is_shut {
-                gate.settled().await;
-                running.client.close_async(status(failed), None, seconds(timeout)).await;
             }
+            let Some(running) = closing.or_else(|| client.upgrade()) else { return };
+            gate.settled().await;
+            running.client.close_async(status(failed), None, seconds(timeout)).await;
         });
     }
 
