@@ -258,7 +258,8 @@ impl Producer {
     /// Starts a client in a process that has none: at a first line, in a child, or after a close.
     fn restart(&self, py: Python<'_>) {
         // A client that cannot start now will not start for the next line either: its lines are counted.
-        let started = Running::start(&self.config);
+        // Where the task can be read was told by the first one.
+        let started = Running::start(&ClientConfig { on_connect: None, ..self.config.clone() });
         if let Err(error) = &started {
             notice::say(&format!("task {} is not shipped: {error}", self.config.task_id));
         }
