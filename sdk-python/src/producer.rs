@@ -167,19 +167,19 @@ impl Producer {
             self.gate.shut_now();
         }
         let Some(running) = running else { return };
-        let gate = Arc::clone(&self.gate);
-        running.sender.runtime.clone().spawn(async move {
-            let is_shut = match ticket {
-                None => true,
-                Some(ticket) => {
-                    tokio::time::sleep(seconds(linger)).await;
-                    gate.shut(ticket)
+        let (gate, runtime) = (Arc::clone(&self.gate), running.sender.runtime.clone());
+        // Waiting for the next entry keeps nothing alive: a shutdown may come first.
+        let (client, closing) = (Arc::downgrade(&running), ticket.is_none().then_some(running));
+        runtime.spawn(async move {
+            if let Some(ticket) = ticket {
+                tokio::time::sleep(seconds(linger)).await;
+                if !gate.shut(ticket) {
+                    return;
                 }
-            };
-            if is_shut {
-                gate.settled().await;
-                running.client.close_async(status(failed), None, seconds(timeout)).await;
             }
+            let Some(running) = closing.or_else(|| client.upgrade()) else { return };
+            gate.settled().await;
+            running.client.close_async(status(failed), None, seconds(timeout)).await;
         });
     }
 
@@ -278,7 +278,8 @@ impl Producer {
     /// Starts a client in a process that has none: at a first line, in a child, or after a close.
     fn restart(&self, py: Python<'_>) {
         // A client that cannot start now will not start for the next line either: its lines are counted.
-        let started = Running::start(&self.config);
+        // Where the task can be read was told by the first one.
+        let started = Running::start(&ClientConfig { on_connect: None, ..self.config.clone() });
         if let Err(error) = &started {
             notice::say(&format!("task {} is not shipped: {error}", self.config.task_id));
         }

@@ -229,6 +229,9 @@ def test_the_page_is_told_where_the_id_is_new_and_an_absent_server_at_once(run: 
     new = run.start("import flowforge\nflowforge.init(task_id=None)\nprint(flowforge.flush(30))", FLOWFORGE_TASK_ID="")
     assert new.process.wait() == 0
     assert f"127.0.0.1:{run.server.http}/?task=" in new.stderr
+    forks = "import flowforge, os\nflowforge.init(task_id=None)\nassert flowforge.flush(30)\nif os.fork() == 0: print('x'); os._exit(not flowforge.flush(30))\nassert os.wait()[1] == 0"
+    parent = run.start(forks, FLOWFORGE_TASK_ID="")
+    assert parent.process.wait() == 0 and parent.stderr.count("/?task=") == 1, parent.stderr
     named = run.start("import flowforge\nflowforge.init()\nprint(flowforge.flush(30))")
     assert named.process.wait() == 0
     assert named.stderr == ""

@@ -211,8 +211,10 @@ class _Scope:
 
 
 def _go_to(stack: tuple[_Scope, ...]) -> None:
+    # Some may have been left in another context.
+    stack = tuple(scope for scope in stack if not scope._left)
     _stack.set(stack)
-    current.set(next((scope._producer for scope in reversed(stack) if not scope._left), None))
+    current.set(stack[-1]._producer if stack else None)
 
 
 def _is_failure(error: object) -> bool:
