@@ -10,6 +10,7 @@ use tonic::transport::Endpoint;
 
 use crate::config::{ClientConfig, ClientError};
 use crate::entry::{Entry, Stream};
+use crate::lane::Lane;
 use crate::queue::Queue;
 use crate::sender;
 use crate::session::introduction;
@@ -93,12 +94,12 @@ impl Client {
 
     /// Captures what a program wrote: any bytes, whole lines or not. Blocks like [`Client::push`].
     pub fn write(&self, stream: Stream, bytes: &[u8]) {
-        self.shared.write(0, stream, bytes);
+        self.shared.write(&self.shared.lane, stream, bytes);
     }
 
     /// [`Client::write`] for programs whose threads take turns in the middle of a line: each `lane` (a thread) has an
     /// unfinished line of its own, and lines leave in the order in which they end.
-    pub fn write_from(&self, lane: u64, stream: Stream, bytes: &[u8]) {
+    pub fn write_from(&self, lane: &Lane, stream: Stream, bytes: &[u8]) {
         self.shared.write(lane, stream, bytes);
     }
 
@@ -121,8 +122,13 @@ impl Client {
     /// Waits until all that was captured before the call is stored. False: not in time, or never (see [`Stats::end`]).
     /// An unfinished line is not captured yet.
     pub fn flush(&self, timeout: Duration) -> bool {
+        self.flush_while(timeout, &mut || true)
+    }
+
+    /// [`Client::flush`] that can be given up: asked about 20 times a second whether to go on.
+    pub fn flush_while(&self, timeout: Duration, go_on: &mut dyn FnMut() -> bool) -> bool {
         let target = self.shared.lock().flush_target();
-        self.shared.wait(after(timeout), |state| state.reached(target)).unwrap_or(false)
+        self.shared.wait_while(after(timeout), go_on, |state| state.reached(target)).unwrap_or(false)
     }
 
     /// [`Client::flush`] for tasks.
@@ -151,6 +157,17 @@ impl Client {
     /// it. After `timeout` the sender is stopped, and the outcome says how much stayed behind. A second call waits for the
     /// same Close, and tells the same outcome once there is one.
     pub fn close(&self, status: Status, exit_code: Option<i32>, timeout: Duration) -> CloseOutcome {
+        self.close_while(status, exit_code, timeout, &mut || true)
+    }
+
+    /// [`Client::close`] that can be given up, see [`Client::flush_while`]: as if its time were up.
+    pub fn close_while(
+        &self,
+        status: Status,
+        exit_code: Option<i32>,
+        timeout: Duration,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> CloseOutcome {
         let deadline = after(timeout);
         loop {
             let (entries, all) = self.shared.finish_streams();
@@ -163,7 +180,7 @@ impl Client {
             std::thread::sleep(BUSY_STREAM_POLL);
         }
         self.request_close(status, exit_code);
-        let ended = self.shared.wait(deadline, |state| state.end.is_some().then_some(()));
+        let ended = self.shared.wait_while(deadline, go_on, |state| state.end.is_some().then_some(()));
         self.conclude(ended.is_some())
     }
 
@@ -244,7 +261,11 @@ fn prepare(config: ClientConfig) -> Result<(Arc<Shared>, Endpoint), ClientError>
     let mut producer = [0; 16];
     getrandom::fill(&mut producer).map_err(ClientError::Random)?;
     let state = new_state(&config, producer);
-    Ok((Arc::new(Shared::with_state(config, producer, state)), endpoint))
+    let shared = Arc::new(Shared::with_state(config, producer, state));
+    if let Some(budget) = &shared.config.budget {
+        budget.join(&shared);
+    }
+    Ok((shared, endpoint))
 }
 
 /// A spool that cannot be made is no reason not to capture.

@@ -14,6 +14,7 @@
 //! - `queue`, `item`: what is captured and not stored: sequence numbers, byte accounting, overflow; pure.
 //! - [`spool`]: the same in a file, which survives the process.
 //! - `stream`, `shared`, `state`: the writing side, the one lock between callers and sender, and what is behind it.
+//! - `lane`, `budget`: whose an unfinished line is; what several clients may hold together.
 //! - `session`, `ending`, `sender`, `backoff`: one stream to the server, how it ends, their succession, the waits between.
 //!
 //! # What is promised
@@ -33,11 +34,13 @@
 
 pub mod assemble;
 mod backoff;
+mod budget;
 mod client;
 mod config;
 mod ending;
 mod entry;
 mod item;
+mod lane;
 mod queue;
 mod sender;
 mod session;
@@ -48,7 +51,11 @@ mod stats;
 mod stream;
 
 pub use assemble::Mode;
+pub use budget::Budget;
 pub use client::Client;
-pub use config::{AckHook, ClientConfig, ClientError, Command, CommandHook, ConnectHook, Overflow, is_valid_id};
+pub use config::{
+    AckHook, ClientConfig, ClientError, Command, CommandHook, ConnectHook, Overflow, RefusedHook, is_valid_id,
+};
 pub use entry::{Entry, Stream, now_unix_nano};
+pub use lane::Lane;
 pub use stats::{CloseOutcome, End, Stats, Status};

@@ -24,6 +24,9 @@ pub(crate) async fn run(shared: Arc<Shared>, endpoint: Endpoint) {
         end = Box::pin(sessions(&shared, &endpoint)) => end,
     };
     tracing::debug!(?end, "sender ended");
+    if let (End::Refused(reason) | End::Fenced(reason), Some(hook)) = (&end, &shared.config.on_refused) {
+        hook(reason);
+    }
     shared.finish(end);
 }
 

@@ -286,13 +286,12 @@ impl<'a> Session<'a> {
 
     /// The server ended the stream with OK.
     fn ended(&self) -> SessionEnd {
-        let close = self.shared.lock().close;
-        match close.filter(|_| self.close_sent) {
+        let state = self.shared.lock();
+        match state.close.filter(|_| self.close_sent) {
             None => retry("the server ended the stream"),
-            Some(close) => {
-                self.shared.ack(close.final_seq, close.final_seq);
-                SessionEnd::Closed
-            }
+            Some(close) if state.stored_seq >= close.final_seq => SessionEnd::Closed,
+            // A proxy that drains ends streams with OK, too: only acks say what is stored.
+            Some(_) => retry("the server ended the stream before it had acknowledged everything"),
         }
     }
 

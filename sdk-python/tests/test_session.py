@@ -21,7 +21,7 @@ def test_wrong_settings_are_told_and_unavailable_ones_refused(run: Runner) -> No
                 assert "very-secret" not in str(error)
             else:
                 raise SystemExit(f"{settings} was taken")
-        for use in (lambda: flowforge.on_command("stop"), lambda: flowforge.task("x").__enter__(), flowforge.capture):
+        for use in (lambda: flowforge.on_command("stop"), lambda: flowforge.task(lambda: 1), flowforge.capture):
             try:
                 use()
             except flowforge.FlowForgeError:
@@ -30,6 +30,19 @@ def test_wrong_settings_are_told_and_unavailable_ones_refused(run: Runner) -> No
         assert flowforge.flush() and flowforge.shutdown() and flowforge.stats() == {}
         """
     )
+
+
+def test_a_sub_interpreter_is_refused_at_import(run: Runner) -> None:
+    program = run.run(
+        """
+        import flowforge, sys
+        try: import _interpreters as interpreters
+        except ImportError: import _xxsubinterpreters as interpreters
+        code = "import sys\\ntry: import flowforge\\nexcept ImportError as error: sys.__stderr__.write(str(error))"
+        interpreters.run_string(interpreters.create(), code)
+        """
+    )
+    assert "main interpreter" in program.stderr
 
 
 def test_a_session_tells_and_flushes(run: Runner) -> None:
@@ -216,6 +229,9 @@ def test_the_page_is_told_where_the_id_is_new_and_an_absent_server_at_once(run: 
     new = run.start("import flowforge\nflowforge.init(task_id=None)\nprint(flowforge.flush(30))", FLOWFORGE_TASK_ID="")
     assert new.process.wait() == 0
     assert f"127.0.0.1:{run.server.http}/?task=" in new.stderr
+    forks = "import flowforge, os\nflowforge.init(task_id=None)\nassert flowforge.flush(30)\nif os.fork() == 0: print('x'); os._exit(not flowforge.flush(30))\nassert os.wait()[1] == 0"
+    parent = run.start(forks, FLOWFORGE_TASK_ID="")
+    assert parent.process.wait() == 0 and parent.stderr.count("/?task=") == 1, parent.stderr
     named = run.start("import flowforge\nflowforge.init()\nprint(flowforge.flush(30))")
     assert named.process.wait() == 0
     assert named.stderr == ""

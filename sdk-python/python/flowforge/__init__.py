@@ -64,9 +64,9 @@ def init(
         spool: keep what is not stored yet in a file, so that it survives this process, however it dies. `True`: in the
             user's state directory; a path: there; `False`: not; else `FLOWFORGE_SPOOL`. What dead processes left there
             for this server is uploaded in the background, or by `flowforge spool push`.
-        max_buffer_bytes: of lines that may wait for the server, each with 128 bytes of overhead. Memory is taken only
-            while the server is behind. Beyond it the oldest go, and a line says how many. With a spool lines wait
-            there, up to `FLOWFORGE_SPOOL_SIZE`, 64 MiB.
+        max_buffer_bytes: of lines that may wait for the server, of this process and all its sub-tasks, each with 128
+            bytes of overhead. Memory is taken only while the server is behind. Beyond it the oldest go, and a line says
+            how many. With a spool lines wait there, up to `FLOWFORGE_SPOOL_SIZE`, 64 MiB.
         flush_timeout: seconds that the end of the process may wait for the server.
 
     Raises:

@@ -29,11 +29,13 @@ class Hooks:
         self._exit_said: int | None = None
         self._main_frame: FrameType | None = None
         self.exit_code: int | None = None
+        self._error_before: object = None
 
     def install(self) -> None:
         """Begin to look."""
         self._before = (sys.excepthook, threading.excepthook, sys.exit)
         sys.excepthook, threading.excepthook, sys.exit = self._ours
+        self._error_before = _last_error()
         if threading.current_thread() is threading.main_thread():
             self._main_frame = _outermost(sys._getframe())
             # A program that has a handler of its own ends in its own way.
@@ -57,11 +59,18 @@ class Hooks:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def code_of_exit(self) -> int | None:
-        """At the end of the process: the code that `sys.exit` ended it with, if it did.
+        """At the end of the process: the code that an exception or `sys.exit` ended it with, if one did.
+
+        A hook that took the place of ours (`rich.traceback.install()`) does not tell us, but Python notes the exception
+        before it calls any. An interactive interpreter notes those that did not end it, too.
 
         Nothing tells whether a SystemExit was caught on its way. But the outermost frame, kept until now, then went on
         to its own end, which is a RETURN; a frame that an exception ended stopped somewhere else.
         """
+        error = _last_error()
+        is_replaced = self._before is not None and sys.excepthook is not self._ours[0]
+        if error is not None and error is not self._error_before and is_replaced and not hasattr(sys, "ps1"):
+            return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
         frame = self._main_frame
         if frame is None or self._exit_said is None:
             return None
@@ -102,6 +111,10 @@ def exit_code_of(status: object) -> int:
     if status is None:
         return 0
     return status & 0xFF if isinstance(status, int) else 1
+
+
+def _last_error() -> object:
+    return getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
 
 
 def _outermost(frame: FrameType) -> FrameType:

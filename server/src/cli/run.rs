@@ -8,7 +8,10 @@
 //!   it off, after `--linger`.
 
 use std::ffi::OsString;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
@@ -81,9 +84,9 @@ Environment:
   FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_WORKFLOW_ID, FLOWFORGE_TENANT_ID,
   FLOWFORGE_SPOOL, FLOWFORGE_SPOOL_SIZE
   NO_COLOR    no colours in our own messages
-The command gets FLOWFORGE_SUPERVISED=1, FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_TENANT_ID,
-FLOWFORGE_WORKFLOW_ID if there is one, FLOWFORGE_SPOOL for what its own processes ship, and
-PYTHONUNBUFFERED=1 unless that is set.";
+The command gets FLOWFORGE_SUPERVISED (the files that we read), FLOWFORGE_SERVER, FLOWFORGE_TASK_ID,
+FLOWFORGE_TENANT_ID, FLOWFORGE_WORKFLOW_ID if there is one, FLOWFORGE_SPOOL for what its own processes
+ship, and PYTHONUNBUFFERED=1 unless that is set.";
 
 pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| "not a number of seconds".to_owned())?;
@@ -113,6 +116,19 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         Box::pin(supervisor.run()).await
     })?;
     Ok(ExitCode::from(code))
+}
+
+/// Tells the SDK in the command which files we read, so that it captures what goes elsewhere, and only that: a process
+/// further down inherits the variable, and may have other streams.
+pub(super) const SUPERVISED: &str = "FLOWFORGE_SUPERVISED";
+
+/// What the SDK finds for the same file.
+pub(super) fn identity(file: &Metadata) -> String {
+    format!("{}:{}", file.dev(), file.ino())
+}
+
+fn metadata(pipe: &impl AsFd) -> io::Result<Metadata> {
+    File::from(pipe.as_fd().try_clone_to_owned()?).metadata()
 }
 
 struct Supervisor {
@@ -170,7 +186,8 @@ impl Supervisor {
         let (out, out_writer) = io::pipe()?;
         let (err, err_writer) = io::pipe()?;
         let mut command = Command::new(&argv[0]);
-        command.args(&argv[1..]).envs(self.environment()).stdout(out_writer).stderr(err_writer);
+        let files = format!("{},{}", identity(&metadata(&out_writer)?), identity(&metadata(&err_writer)?));
+        command.args(&argv[1..]).envs(self.environment()).env(SUPERVISED, files).stdout(out_writer).stderr(err_writer);
         let child = command.spawn()?;
         // The writing ends in it must close, or reading never ends.
         drop(command);
@@ -199,11 +216,7 @@ impl Supervisor {
 
     fn environment(&self) -> Vec<(&'static str, String)> {
         let target = &self.args.target;
-        let mut env = vec![
-            ("FLOWFORGE_SUPERVISED", "1".to_owned()),
-            ("FLOWFORGE_TASK_ID", self.task_id.clone()),
-            ("FLOWFORGE_SERVER", target.server.clone()),
-        ];
+        let mut env = vec![("FLOWFORGE_TASK_ID", self.task_id.clone()), ("FLOWFORGE_SERVER", target.server.clone())];
         let tenant = if target.tenant.is_empty() { "default" } else { &target.tenant };
         env.push(("FLOWFORGE_TENANT_ID", tenant.to_owned()));
         if !target.workflow.is_empty() {

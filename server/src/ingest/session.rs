@@ -17,6 +17,9 @@ use crate::broker::{BrokerError, ProducerSession, Progress};
 /// How long a stream may stay without a Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the news that the last line is stored may come after the Close is. A Welcome tells the same.
+const LAST_ACK_TIMEOUT: Duration = Duration::from_secs(2);
+
 type Responses = mpsc::Sender<Result<StreamLogsResponse, Status>>;
 
 /// Speaks with one producer until it closes, leaves, breaks a rule, or the server goes down.
@@ -173,6 +176,15 @@ impl Session<'_> {
                 )));
             }
             Err(error) => return Err(status_of(&error)),
+        }
+        // A client believes an OK only after the ack of its last line.
+        tokio::select! {
+            () = self.ingest.shutdown.cancelled() => return Err(shutting_down()),
+            () = self.responses.closed() => return Ok(()),
+            told = timeout(LAST_ACK_TIMEOUT, progress.wait_for(|now| now.stored_seq >= final_seq || now.generation > generation)) => {
+                told.map_err(|_| Status::unavailable("the Close is stored; say Hello again to learn that its lines are"))?
+                    .map_err(|_| Status::unavailable("the server lost this task's state"))?;
+            }
         }
         self.ack().await?;
         tokio::select! {
