@@ -15,6 +15,7 @@ pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod fail_point;
 pub mod http;
 pub mod ingest;
 pub mod line;

@@ -36,6 +36,7 @@ MUTANTS = [
         "An ack means stored.",
         "server/src/writer/mod.rs",
         """            self.store_delivery(&delivery).await;
+            fail_point::pass(FailPoint::Committed);
             self.broker.stored(delivery).await;
 """,
         """            self.broker.stored(Delivery { batches: delivery.batches.clone() }).await;

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::line;
-use crate::producer::{Call, entry, hello, new_producer};
+use crate::producer::{Call, connect_watchful, entry, hello, new_producer};
 use crate::wait::PATIENCE;
 
 /// Between two attempts to connect.
@@ -26,6 +26,8 @@ const RECONNECT: Duration = Duration::from_millis(20);
 pub struct Plan {
     /// `http://host:port` of gRPC.
     pub grpc_url: String,
+    /// Where it goes on when that fails, and back again, in turn.
+    pub elsewhere: Option<String>,
     /// Which task.
     pub task: String,
     /// Begins every line; names the producer in failures.
@@ -47,6 +49,7 @@ impl Plan {
     pub fn new(grpc_url: &str, task: &str, tag: &str, lines: u64) -> Self {
         Self {
             grpc_url: grpc_url.to_owned(),
+            elsewhere: None,
             task: task.to_owned(),
             tag: tag.to_owned(),
             rate: None,
@@ -120,6 +123,7 @@ impl Generator {
             moved: Instant::now(),
             captured: 0,
             stored: 0,
+            calls: 0,
         };
         let task = tokio::spawn(async move {
             // Said at once: whoever waits for acks would only learn that none come.
@@ -160,6 +164,7 @@ struct Run {
     moved: Instant,
     captured: u64,
     stored: u64,
+    calls: u64,
 }
 
 impl Run {
@@ -192,7 +197,7 @@ impl Run {
     async fn one_call(&mut self) -> Result<bool> {
         let mut say = hello(&self.plan.task, self.producer);
         say.first_unacked_seq = self.stored + 1;
-        let mut call = Call::open(&self.plan.grpc_url).await?;
+        let mut call = Call::open_on(connect_watchful(self.next_url()).await?).await?;
         let welcome = call.say_hello(say).await?;
         lock(&self.journal).welcomes += 1;
         self.told(welcome.queued_seq, welcome.stored_seq);
@@ -241,6 +246,13 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Where the next call goes.
+    fn next_url(&mut self) -> &str {
+        self.calls += 1;
+        let elsewhere = self.plan.elsewhere.as_deref().filter(|_| self.calls.is_multiple_of(2));
+        elsewhere.unwrap_or(&self.plan.grpc_url)
     }
 
     fn is_final(&self) -> bool {

@@ -5,6 +5,7 @@
 //!   through any failure, and journals what it was promised.
 //! - [`viewer`] reads Server-Sent Events with a parser of its own and journals what it was shown.
 //! - [`store_read`] reads all rows back, through HTTP and straight from the SQLite file.
+//! - [`site`] is one pairing of broker and store under load, with proxies on every way, and [`faults`] is what is done to it.
 //! - [`checker`] compares the journals with the store and names the first broken promise.
 //!
 //! What is expected comes from the generators' journals, never from the product: the text of a line is a function of its
@@ -13,10 +14,12 @@
 
 pub mod checker;
 pub mod cli;
+pub mod faults;
 pub mod generator;
 pub mod line;
 pub mod producer;
 pub mod server;
+pub mod site;
 pub mod store_read;
 pub mod viewer;
 

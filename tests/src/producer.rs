@@ -44,9 +44,17 @@ pub fn entry(message: impl Into<Vec<u8>>) -> LogEntry {
 
 /// A connection to a server's gRPC address.
 pub async fn connect(grpc_url: &str) -> Result<Channel> {
-    let endpoint =
-        Endpoint::from_shared(grpc_url.to_owned())?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
-    Ok(endpoint.connect().await?)
+    Ok(endpoint(grpc_url)?.connect().await?)
+}
+
+/// One that notices within seconds when the other end says nothing any more.
+pub async fn connect_watchful(grpc_url: &str) -> Result<Channel> {
+    let endpoint = endpoint(grpc_url)?.http2_keep_alive_interval(Duration::from_secs(2)).keep_alive_while_idle(true);
+    Ok(endpoint.keep_alive_timeout(Duration::from_secs(3)).connect().await?)
+}
+
+fn endpoint(grpc_url: &str) -> Result<Endpoint> {
+    Ok(Endpoint::from_shared(grpc_url.to_owned())?.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true))
 }
 
 /// An open call.

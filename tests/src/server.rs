@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -68,7 +69,15 @@ pub struct Server {
     http: SocketAddr,
     /// With `FLOWFORGE_TEST_BROKER=redis`: its own, which outlives its restarts.
     redis: Option<Redis>,
+    /// What its process is started with besides.
+    environment: Arc<Mutex<Environment>>,
 }
+
+type Environment = BTreeMap<String, String>;
+
+/// A process under a limit of file sizes is killed at it, unless it ignores that signal; then its writes fail, as on a full
+/// disk.
+const WRITES_MAY_FAIL: &str = r#"trap "" XFSZ; exec "$0" "$@""#;
 
 impl Server {
     /// Starts with defaults.
@@ -98,15 +107,19 @@ impl Server {
     fn prepare_as(roles: Option<&'static str>, overrides: Overrides) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("flowforge-test-").tempdir()?;
         let (binary, folder) = (binary()?, dir.path().to_owned());
+        let environment = Arc::new(Mutex::new(Environment::new()));
+        let shared = Arc::clone(&environment);
         let process = Process::new("flowforge serve", &dir.path().join("server.log"), move || {
-            let mut command = Command::new(&binary);
+            let mut command = Command::new("sh");
+            command.args(["-c", WRITES_MAY_FAIL]).arg(&binary);
             command.args(["serve", "--config", "config.yaml"]).current_dir(&folder);
+            command.envs(&*shared.lock().unwrap_or_else(PoisonError::into_inner));
             if let Some(roles) = roles {
                 command.args(["--roles", roles]);
             }
             command
         });
-        Ok(Self { overrides, process, dir, grpc: free_address()?, http: free_address()?, redis: None })
+        Ok(Self { overrides, process, dir, grpc: free_address()?, http: free_address()?, redis: None, environment })
     }
 
     /// Starts the process again after it ended, on the same addresses and data.
@@ -138,6 +151,25 @@ impl Server {
             overrides.0.entry(key).or_insert(value);
         }
         Ok(std::fs::write(self.dir.path().join("config.yaml"), overrides.yaml())?)
+    }
+
+    /// A variable of its environment, from the next start on; `None` takes it away.
+    pub fn set_env(&self, name: &str, value: Option<&str>) {
+        let mut environment = self.environment.lock().unwrap_or_else(PoisonError::into_inner);
+        match value {
+            Some(value) => environment.insert(name.to_owned(), value.to_owned()),
+            None => environment.remove(name),
+        };
+    }
+
+    /// Where producers connect.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc
+    }
+
+    /// Where readers connect.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
     }
 
     /// Other settings, from the next start on.
@@ -215,9 +247,10 @@ pub fn binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("FLOWFORGE_BIN") {
         return Ok(path.into());
     }
-    // This executable is <target>/<profile>/deps/<name>-<hash>.
+    // This executable is <target>/<profile>/<name>, or a test, <target>/<profile>/deps/<name>-<hash>.
     let here = std::env::current_exe()?;
-    let profile = here.parent().and_then(Path::parent).context("this test is not in a target directory")?;
+    let folder = here.parent().context("this program is nowhere")?;
+    let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let binary = profile.join("flowforge");
     ensure!(binary.is_file(), "{} is not there. Build it: cargo build -p flowforge-server", binary.display());
     Ok(binary)

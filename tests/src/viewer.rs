@@ -1,5 +1,7 @@
 //! A reader of Server-Sent Events that believes nothing: its own parser, and a journal of all it was shown.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -52,6 +54,8 @@ pub struct Viewer {
     pub ended: bool,
     /// Highest offset shown and not taken back.
     pub last_offset: u64,
+    /// The same, for those who wait for it while this follows.
+    pub shown: Arc<AtomicU64>,
     /// The longest time that it could not read.
     pub longest_outage: Duration,
     /// Reads so many events a second at most.
@@ -92,6 +96,7 @@ impl Viewer {
             journal: Vec::new(),
             ended: false,
             last_offset: 0,
+            shown: Arc::default(),
             longest_outage: Duration::ZERO,
             events_per_second: None,
         }
@@ -192,6 +197,7 @@ impl Viewer {
                 self.journal.push(Seen::Control(name.to_owned(), data));
             }
         }
+        self.shown.store(self.last_offset, Ordering::Relaxed);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use tracing::debug;
 
 use super::{Ingest, status_of, validate};
 use crate::broker::{BrokerError, ProducerSession, Progress};
+use crate::fail_point::{self, FailPoint};
 
 /// How long a stream may stay without a Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -143,7 +144,10 @@ impl Session<'_> {
         }
         let lines = validate::batch(batch, self.ingest.limits)?;
         match self.producer.append(first_seq, lines).await {
-            Ok(()) => self.skip_beyond = None,
+            Ok(()) => {
+                fail_point::pass(FailPoint::Appended);
+                self.skip_beyond = None;
+            }
             Err(BrokerError::Gap { expected_seq }) => self.resync(expected_seq).await?,
             Err(error) => return Err(status_of(&error)),
         }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::broker::{Broker, Delivery, FlushLimits};
+use crate::fail_point::{self, FailPoint};
 
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MOST: Duration = Duration::from_secs(5);
@@ -36,8 +37,11 @@ impl Writer {
     pub async fn run(self) {
         loop {
             let delivery = self.broker.take(&self.limits).await;
+            fail_point::pass(FailPoint::Taken);
             self.store_delivery(&delivery).await;
+            fail_point::pass(FailPoint::Committed);
             self.broker.stored(delivery).await;
+            fail_point::pass(FailPoint::Acknowledged);
         }
     }
 

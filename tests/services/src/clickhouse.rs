@@ -3,6 +3,7 @@
 //!
 //! The engine comes from a venv that `.ci/prepare test` makes: `target/venv-clickhouse`, or `CLICKHOUSE_VENV`.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -77,6 +78,11 @@ impl Engine {
     /// SIGKILL, and waits until it is gone.
     pub fn kill9(&mut self) -> Result<()> {
         self.process.kill9()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
     /// `http://127.0.0.1:port`.

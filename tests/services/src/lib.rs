@@ -8,9 +8,11 @@ pub mod nginx;
 pub mod port;
 pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod redis;
 pub mod wait;
 
 pub use nginx::Nginx;
 pub use port::{free_address, free_port};
 pub use process::Process;
+pub use proxy::Proxy;

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -97,6 +98,11 @@ impl PostgresServer {
     /// A new, empty database on it.
     pub async fn database(&self) -> Result<Database> {
         Database::create(self.place.over_socket("postgres")).await
+    }
+
+    /// Where it listens for TCP.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.place.port))
     }
 
     /// The URL over TCP, which asks for a password.
