@@ -18,6 +18,7 @@ const FILES: &[(&str, &str)] = files![
     "ansi.js",
     "api.js",
     "clock.js",
+    "cursor.js",
     "filter.js",
     "height.js",
     "icon.svg",
