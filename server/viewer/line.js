@@ -27,6 +27,7 @@
  * @property {Line[]} lines
  * @property {number} count  offsets it stands for
  * @property {string} text  of rows without lines
+ * @property {import("./ansi.js").Style | null} [ink]  colours that an earlier line left in force
  */
 
 /**

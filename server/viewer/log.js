@@ -3,7 +3,7 @@
 // Invariants: a line is where its offset says. What a rollback voids is gone, also from answers still under way. Pages not
 // looked at are let go, so that memory does not grow with the log.
 
-import { barKey, plainRow } from "./line.js";
+import { barKey, partKey, plainRow } from "./line.js";
 import { Page, PAGE_LINES } from "./page.js";
 
 /** @typedef {import("./line.js").Line} Line */
@@ -50,8 +50,8 @@ export class Log {
   /** @param {{ from: number, end: number, floor: number }} start */
   start({ from, end, floor }) {
     this.coming = from;
-    this.floor = Math.max(this.floor, floor);
     this.end = Math.max(this.end, end);
+    this.raiseFloor(floor);
     this.clearFrames();
     this.voidRows();
   }
@@ -62,8 +62,14 @@ export class Log {
 
   /** @param {Line} line */
   append(line) {
+    const block = blockOf(line.offset);
     this.put(line);
-    this.touch(blockOf(line.offset));
+    this.touchOne(block);
+    this.touchOne(block + 1);
+    // Only a part that joins changes rows of earlier pages: a line that stays unfinished for ever must not cost each new one.
+    const key = partKey(line);
+    for (let before = block - 1; this.pages.get(before)?.open.has(key); before--) this.touchOne(before);
+    this.outside.changed();
     // Nothing is drawn, and so nothing let go, while the page is hidden.
     if (this.pages.size > MAX_PAGES + 8) this.evict(0);
   }
@@ -88,11 +94,20 @@ export class Log {
   gap({ from, to, reason }) {
     this.end = Math.max(this.end, to);
     if (reason === "retention") {
-      this.floor = Math.max(this.floor, to + 1);
+      this.raiseFloor(to + 1);
     } else {
       const first = Math.max(from, to - MAX_PAGES * PAGE_LINES);
       for (let offset = first; offset <= to; offset++) this.page(blockOf(offset)).absent(offset);
     }
+    this.voidRows();
+  }
+
+  /** What retention deletes goes from here too, wherever one learns of it. @param {number} floor first offset kept */
+  raiseFloor(floor) {
+    if (floor <= this.floor) return;
+    this.floor = floor;
+    for (const block of this.pages.keys()) if (block < blockOf(floor)) this.pages.delete(block);
+    for (const offset of this.notes.keys()) if (offset < floor && offset > 0) this.notes.delete(offset);
     this.voidRows();
   }
 
@@ -141,11 +156,17 @@ export class Log {
     const page = this.pages.get(block);
     if (page?.rows) return page.rows;
     const rows = page ? page.build(this, block) : this.unloaded(block);
-    const begin = block === 0 ? this.notes.get(0) : undefined;
-    const all = begin ? [...begin, ...rows] : rows;
+    const all = [...(block === 0 ? this.notes.get(0) ?? [] : []), ...this.deleted(block), ...rows];
     if (block === this.count() - 1) all.push(...this.frames.values());
     if (page) page.rows = all;
     return all;
+  }
+
+  /** Says, where the log begins now, what is not kept any more. @param {number} block @returns {Row[]} */
+  deleted(block) {
+    if (this.floor === 1 || block !== Math.min(blockOf(this.floor), this.count() - 1)) return [];
+    const last = (this.floor - 1).toLocaleString("en");
+    return [plainRow("note", this.floor - 1, this.floor === 2 ? "line 1 is not kept any more" : `lines 1 to ${last} are not kept any more`, 0)];
   }
 
   /** @param {number} block */
@@ -190,11 +211,14 @@ export class Log {
     page.loading = true;
     this.fetches += 1;
     try {
-      const { lines, floor } = await this.outside.fetch(missing.from, missing.to);
+      const { lines, floor, next_from } = await this.outside.fetch(missing.from, missing.to);
       if (generation !== this.generation) return;
       for (const line of lines) this.put(line);
-      for (let offset = missing.from; offset <= missing.to; offset++) page.absent(offset);
-      if (floor > this.floor) this.floor = floor;
+      // Long lines end an answer early. What was not looked at is not missing, and is asked for with the next picture.
+      const seen = Math.min(missing.to, (next_from ?? Infinity) - 1);
+      if (seen < missing.from) throw new Error("the server's answer leads nowhere");
+      for (let offset = missing.from; offset <= seen; offset++) page.absent(offset);
+      this.raiseFloor(floor);
     } catch (error) {
       this.outside.failed(String(error instanceof Error ? error.message : error));
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));

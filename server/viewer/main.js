@@ -1,6 +1,7 @@
 // The page: the list of tasks at `/`, the log of one at `/?task=…`.
 
 import { help, onKeys } from "./key.js";
+import { escaped } from "./row.js";
 import { TaskList } from "./task-list.js";
 import { TaskPage } from "./task-page.js";
 import { theme } from "./theme.js";
@@ -19,12 +20,21 @@ const tenant = query.get("tenant") ?? undefined;
 theme(byId("theme"));
 const openHelp = help(byId("help"), byId("help-button"), byId("help-close"));
 
+const known = taskId ? ["task", "tenant", "q", "level", "stream"] : ["tenant", "text", "status", "task"];
+const strange = [...new Set(query.keys())].filter((name) => !known.includes(name));
+if (strange.length) byId("hint").textContent = `The address says something that this page does not know: ${strange.map(escaped).join(", ")}`;
+
+const home = /** @type {HTMLAnchorElement} */ (document.querySelector("a.home"));
+if (tenant) home.href = `/?${new URLSearchParams({ tenant })}`;
+for (const other of document.querySelectorAll(taskId ? ".of-home" : ".of-task")) other.remove();
+
 if (taskId) {
   document.title = `${taskId} · FlowForge Logs`;
   byId("title").textContent = tenant ? `${tenant}/${taskId}` : taskId;
   byId("task").hidden = false;
   const page = new TaskPage(taskId, tenant, byId);
   const pane = byId("pane");
+  const scroll = (/** @type {number} */ views) => pane.scrollBy(0, pane.clientHeight * views);
   onKeys({
     "/": () => byId("q").focus(),
     "?": openHelp,
@@ -35,9 +45,16 @@ if (taskId) {
     G: () => page.list.toEnd(),
     ArrowDown: () => pane.scrollBy(0, 60),
     ArrowUp: () => pane.scrollBy(0, -60),
-    PageDown: () => pane.scrollBy(0, pane.clientHeight * 0.9),
-    PageUp: () => pane.scrollBy(0, -pane.clientHeight * 0.9),
-    " ": () => pane.scrollBy(0, pane.clientHeight * 0.9),
+    PageDown: () => scroll(0.9),
+    PageUp: () => scroll(-0.9),
+    " ": (event) => scroll(event.shiftKey ? -0.9 : 0.9),
+    Escape: () => page.filter.clear(),
+    u: () => home.click(),
+    j: () => page.cursor.move(1),
+    k: () => page.cursor.move(-1),
+    y: () => page.cursor.copy(),
+    n: () => page.cursor.match(1),
+    N: () => page.cursor.match(-1),
     Home: () => page.list.toTop(),
     End: () => page.list.toEnd(),
   });
@@ -58,5 +75,6 @@ if (taskId) {
     k: () => list.move(-1),
     ArrowDown: () => list.move(1),
     ArrowUp: () => list.move(-1),
+    Escape: () => list.clear(),
   });
 }

@@ -1,14 +1,15 @@
 // The page of one task: ties the stream, the rows and the switches together.
 
-import { apiUrl, getJson, Refusal } from "./api.js";
-import { count } from "./clock.js";
+import { apiUrl, getJson, LATE, reason, Refusal } from "./api.js";
+import { count, serverNow } from "./clock.js";
+import { Cursor } from "./cursor.js";
 import { FilterBar } from "./filter.js";
 import { List } from "./list.js";
 import { Log } from "./log.js";
 import { Match } from "./match.js";
-import { RowView } from "./row.js";
+import { escaped, RowView } from "./row.js";
 import { Switch } from "./setting.js";
-import { about, connection, summary } from "./status.js";
+import { about, connection, isIncomplete, summary, whatIsMissing } from "./status.js";
 import { Stream } from "./stream.js";
 import { set } from "./task-list.js";
 
@@ -42,12 +43,27 @@ export class TaskPage {
     /** New lines that nobody has been shown are those above it. */
     this.seen = 0;
     this.ticks = 0;
+    /** The server said that nobody has printed to it. */
+    this.isUnknown = false;
+    /** Why the task's record could not be read. */
+    this.problem = "";
+    /** What pages of lines wait for. */
+    this.trouble = "";
+    /** When the connection opened without saying yet where it begins. ms */
+    this.openSince = Infinity;
+    this.wasLive = false;
+    this.pages = new AbortController();
     /** @type {Log | Match | undefined} */
     this.source = undefined;
     /** @type {Stream | undefined} */
     this.stream = undefined;
 
-    this.rows = new RowView({ href: (offset) => this.lineHref(offset), resized: (row) => this.list.redraw(row) });
+    this.rows = new RowView({
+      href: (offset) => this.lineHref(offset),
+      resized: (row) => this.list.redraw(row),
+      shownAt: (offset) => this.source?.locate(offset).offset,
+      hint: () => (this.filter.isActive() ? "show it among its neighbours" : "link to this line"),
+    });
     this.list = new List(byId("pane"), { render: (row) => this.rows.render(row), moved: () => this.moved() });
     const bar = { q: byId("q"), level: byId("level"), stream: byId("stream"), clear: byId("clear") };
     this.filter = new FilterBar(bar, () => this.open());
@@ -58,11 +74,11 @@ export class TaskPage {
     byId("jump").addEventListener("click", () => this.list.toEnd());
     byId("retry").addEventListener("click", () => this.stream?.wake());
     byId("pane").addEventListener("click", (event) => this.clicked(event));
-    addEventListener("hashchange", () => this.goToHash());
-    for (const format of ["text", "ndjson"]) {
-      const link = /** @type {HTMLAnchorElement} */ (byId(format));
-      link.href = apiUrl(`${this.path}/logs/download`, { tenant, format });
-    }
+    addEventListener("popstate", () => {
+      this.filter.reload();
+      this.goToHash();
+    });
+    this.cursor = new Cursor(this);
     this.open();
     this.goToHash();
     setInterval(() => this.tick(), TICK_MS);
@@ -71,17 +87,17 @@ export class TaskPage {
   /** Begins to read, with the filter as it is now. */
   open() {
     this.stream?.stop();
-    const filter = { ...this.filter.current, tenant: this.tenant };
-    const changed = () => this.list.changed();
-    const failed = () => {}; // The stream says that the server is away; pages are asked for again.
+    const filter = this.asked();
     const isFiltered = this.filter.isActive();
     this.rows.needle = filter.q.toLowerCase();
-    /** @param {import("./api.js").Query} query @returns {Promise<import("./api.js").LinePage>} */
-    const get = (query) => getJson(apiUrl(`${this.path}/logs`, { ...filter, ...query }));
-    this.source = isFiltered
-      ? new Match({ fetch: (before, limit) => get({ before, limit }), changed, failed }, FIRST_MATCHES)
-      : new Log({ fetch: (from, to) => get({ from, to, limit: to - from + 1 }), changed, failed });
-    [this.live, this.seen] = [false, 0];
+    if (isFiltered) this.cursor.wanted = this.filter.current;
+    [this.live, this.wasLive, this.seen, this.end, this.openSince] = [false, false, 0, null, Infinity];
+    this.source = this.newSource();
+    if (this.task || isFiltered) void this.refreshTask();
+    for (const format of ["text", "ndjson"]) {
+      const link = /** @type {HTMLAnchorElement} */ (this.byId(format));
+      link.href = apiUrl(`${this.path}/logs/download`, { ...filter, format });
+    }
     const url = apiUrl(`${this.path}/logs/stream`, { ...filter, tail: isFiltered ? FIRST_MATCHES : FIRST_LINES });
     this.stream = new Stream(url, {
       event: (name, data) => this.event(name, data),
@@ -95,6 +111,35 @@ export class TaskPage {
     this.stream.start();
   }
 
+  asked() {
+    return { ...this.filter.current, tenant: this.tenant };
+  }
+
+  /** @returns {Log | Match} */
+  newSource() {
+    const changed = () => this.list.changed();
+    const failed = (/** @type {string} */ why) => (this.trouble = why);
+    const filter = this.asked();
+    /** @param {import("./api.js").Query} query @returns {Promise<import("./api.js").LinePage>} */
+    const get = async (query) => {
+      const late = () => (this.trouble = LATE);
+      const page = await getJson(apiUrl(`${this.path}/logs`, { ...filter, ...query }), { signal: this.pages.signal, late });
+      this.trouble = "";
+      return page;
+    };
+    if (this.filter.isActive()) return new Match({ fetch: (before, limit) => get({ before, limit }), changed, failed }, FIRST_MATCHES);
+    return new Log({ fetch: (from, to) => get({ from, to, limit: to - from + 1 }), changed, failed });
+  }
+
+  /** What was there is void, also what is still under way: nothing of it goes on. */
+  reset() {
+    this.source = this.newSource();
+    [this.seen, this.wasLive, this.live] = [0, false, false];
+    this.source.note(0, RESET);
+    this.list.show(this.source);
+    this.list.toEnd();
+  }
+
   /** @param {string} name @param {any} data */
   event(name, data) {
     const { source } = this;
@@ -103,16 +148,18 @@ export class TaskPage {
     else if (name === "frame") source.frame(data);
     else if (name === "gap") source.gap(data);
     else if (name === "rollback") source.rollback(data.to, ROLLBACK);
-    else if (name === "reset") source.rollback(0, RESET);
+    else if (name === "reset") this.reset();
     else if (name === "start") {
-      [this.end, this.live] = [null, false];
+      [this.end, this.live, this.isUnknown, this.openSince] = [null, false, false, Infinity];
       source.start(data);
       // What was there before one came is not new.
       if (this.seen === 0) this.seen = source.tally;
       if (!this.task) void this.refreshTask();
     } else if (name === "live") {
       source.live();
-      this.live = true;
+      // What the search found of before one came is not new either.
+      if (!this.wasLive) this.seen = source.tally;
+      [this.live, this.wasLive] = [true, true];
       this.list.changed();
     } else if (name === "end") {
       this.end = data;
@@ -150,11 +197,16 @@ export class TaskPage {
     const link = /** @type {HTMLElement} */ (event.target).closest("a.no");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    history.replaceState(null, "", /** @type {HTMLAnchorElement} */ (link).href);
+    const { href } = /** @type {HTMLAnchorElement} */ (link);
     if (this.filter.isActive()) {
-      this.filter.clear();
+      // Back leads to the matches again.
+      history.pushState(null, "", href);
+      this.filter.reload();
       this.goToHash();
-    } else this.mark(Number(link.textContent));
+    } else {
+      history.replaceState(null, "", href);
+      this.mark(Number(link.textContent));
+    }
   }
 
   // Switches.
@@ -183,20 +235,29 @@ export class TaskPage {
   /** @param {import("./stream.js").StreamState} state */
   setState(state) {
     this.state = state;
-    if (state.kind === "waiting") this.live = false;
+    if (state.kind === "waiting" || state.kind === "paused") {
+      this.live = false;
+      // What is asked for over a dead path would never come.
+      this.pages.abort();
+      this.pages = new AbortController();
+    }
+    this.openSince = state.kind === "open" ? Date.now() : Infinity;
     if (state.kind === "done" && !this.end) void this.refreshTask();
     this.showState();
   }
 
   async refreshTask() {
     try {
-      this.task = await getJson(apiUrl(this.path, { tenant: this.tenant }));
+      this.task = await getJson(apiUrl(this.path, { tenant: this.tenant }), { signal: this.pages.signal });
+      [this.isUnknown, this.problem] = [false, ""];
     } catch (error) {
-      if (error instanceof Refusal && error.status === 404) this.task = null;
+      this.isUnknown = error instanceof Refusal && error.status === 404;
+      if (this.isUnknown) this.task = null;
+      else this.problem = reason(error);
     }
     this.showState();
     // A task that ended may run again: then its stream goes on.
-    const isMore = this.source instanceof Log && this.task && this.task.end > this.source.end;
+    const isMore = this.task && this.source && this.task.end > (this.end?.offset ?? this.source.end);
     if (this.state.kind === "done" && (isMore || this.task?.status === "running")) this.stream?.start();
   }
 
@@ -210,20 +271,44 @@ export class TaskPage {
 
   showState() {
     const now = Date.now();
-    const { byId, state, live, task } = this;
-    const said = connection(state, { live, ended: this.end !== null, known: task !== null, now });
+    const { byId, state, live, task, source } = this;
+    const searching = source instanceof Match;
+    const context = { live, ended: this.end !== null, known: task !== null || (searching && !this.isUnknown), searching, now };
+    const said = this.trouble && state.kind === "open" ? { kind: "waiting", text: this.trouble } : connection(state, context);
     byId("connection").dataset["kind"] = said.kind;
     set(byId("connection"), said.text);
     // Read aloud when it changes, without the seconds that count down.
     set(byId("said"), said.text.replace(/ in \d+ s:/, ":"));
     byId("retry").hidden = state.kind !== "waiting";
-    const lines = Math.max(task?.end ?? 0, this.source?.end ?? 0);
-    byId("summary").dataset["status"] = this.end?.status ?? task?.status ?? "";
-    set(byId("summary"), task || lines ? summary(task, this.end, lines) : "");
-    set(byId("about"), about(task, now));
-    const empty = lines === 0 && state.kind !== "connecting";
+    const rows = this.rowsInAll();
+    const status = this.end?.status ?? task?.status ?? "";
+    byId("summary").dataset["status"] = status === "succeeded" && isIncomplete(task, this.end) ? "incomplete" : status;
+    set(byId("summary"), task || rows ? summary(task, this.end, rows) : "");
+    set(byId("missing"), whatIsMissing(task, this.end));
+    set(byId("about"), escaped(about(task, serverNow())));
+    const beyond = this.rows.marked !== null && context.ended && this.rows.marked > rows;
+    if (beyond) this.tell(`there is no line ${count(this.rows.marked ?? 0, "", "").trim()}: the log ends at ${rows.toLocaleString("en")}`);
+    const empty = rows === 0 ? this.whyEmpty(now) : "";
     byId("empty-log").hidden = !empty;
-    if (empty) set(byId("empty-log"), task ? NOTHING_YET : NOBODY_YET);
+    if (empty) set(byId("empty-log"), empty);
+  }
+
+  rowsInAll() {
+    return Math.max(this.task?.end ?? 0, this.source?.end ?? 0);
+  }
+
+  /** Why there is nothing to see, if that is known. @param {number} now */
+  whyEmpty(now) {
+    const { state } = this;
+    if (state.kind === "refused" || state.kind === "waiting") return state.why;
+    if (this.problem) return this.problem;
+    if (this.task) return this.live || this.end ? NOTHING_YET : "";
+    return this.isUnknown || (!this.filter.isActive() && now - this.openSince > TICK_MS / 2) ? NOBODY_YET : "";
+  }
+
+  /** @param {string} text */
+  tell(text) {
+    set(this.byId("hint"), text);
   }
 
   /** The list has drawn or was scrolled. */
@@ -240,6 +325,7 @@ export class TaskPage {
       set(byId("clear"), `${found}${source.complete ? "" : " so far"} · clear`);
     }
     set(byId("jump"), fresh ? `↓ ${count(fresh, "new line", "new lines")}` : "↓ follow");
-    if (this.end === null) set(byId("summary"), summary(this.task, null, Math.max(this.task?.end ?? 0, source.end)));
+    if (this.end === null && source.end) set(byId("summary"), summary(this.task, null, this.rowsInAll()));
+    if (this.rows.marked !== null) this.mark(this.rows.marked);
   }
 }

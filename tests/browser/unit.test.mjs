@@ -5,6 +5,8 @@ import { test } from "node:test";
 import { parse } from "../../server/viewer/ansi.js";
 import { text as rowText } from "../../server/viewer/line.js";
 import { Log } from "../../server/viewer/log.js";
+import { Match } from "../../server/viewer/match.js";
+import { isIncomplete, summary, whatIsMissing } from "../../server/viewer/status.js";
 import { SseParser } from "../../server/viewer/sse.js";
 
 const text = (input) => parse(input).pieces.map((piece) => piece.text).join("");
@@ -15,8 +17,8 @@ const only = (input) => {
 };
 
 test("text without sequences is one piece", () => {
-  assert.deepEqual(parse("a\tb"), { pieces: [{ text: "a\tb", style: null, href: null }], more: false });
-  assert.deepEqual(parse(""), { pieces: [], more: false });
+  assert.deepEqual(parse("a\tb"), { pieces: [{ text: "a\tb", style: null, href: null }], more: false, ink: null });
+  assert.deepEqual(parse(""), { pieces: [], more: false, ink: null });
 });
 
 test("styles", () => {
@@ -52,8 +54,8 @@ test("everything else is left out", () => {
     ["a\x1b[2J\x1b[10;20H\x1b[?25lb", "ab"],
     ["a\x1b]52;c;eA==\x07b\x1b]0;title\x1b\\c\x1bPq#0\x1b\\d\x1b_x\x9ce", "abcde"],
     ["a\x1b(B\x1b)0\x1b=\x1b7b", "ab"],
-    ["a\x07\x0e\x0f\x7f\x85\x9bb", "ab"],
-    ["a\x00\x08b\x0c", "a\u2400\u2408b\u240c"],
+    ["a\x0e\x0fb\r", "ab"],
+    ["a\x00\x08b\x0c\x07\x7f\x85\x9b\rc", "a\x00\x08b\x0c\x07\x7f\x85\x9b\rc"],
     ["a\x1b", "a"],
     ["a\x1b[", "a"],
     ["a\x1b[31", "a"],
@@ -220,4 +222,108 @@ test("memory does not grow with the log", () => {
   log.start({ from: 1, end: 0, floor: 1 });
   for (let offset = 1; offset <= 100_000; offset++) log.append(put(offset));
   assert.ok(log.pages.size < 80, `${log.pages.size} pages`);
+});
+
+test("an answer that ends early leaves holes, not gaps, and nothing is joined across a gap", async () => {
+  const { put, log, shown } = world();
+  for (let offset = 1; offset <= 20; offset++) put(offset);
+  put(5, "A", { continued: true });
+  put(7, "B");
+  const { fetch } = log.outside;
+  // As a server whose pages end after four lines.
+  log.outside.fetch = async (from, to) => {
+    const page = await fetch(from, Math.min(to, from + 3));
+    return from + 3 < to ? { ...page, next_from: from + 4 } : page;
+  };
+  log.start({ from: 21, end: 20, floor: 1 });
+  log.live();
+  log.want(0, 0);
+  await new Promise((done) => setImmediate(done));
+  assert.deepEqual(shown(), ["line 1", "line 2", "line 3", "line 4", "hole 5 16"]);
+  for (let round = 0; round < 20; round++) {
+    log.want(0, 0);
+    await new Promise((done) => setImmediate(done));
+  }
+  assert.equal(shown().filter((row) => row.startsWith("hole") || row.startsWith("gap")).length, 0, shown().join());
+  log.pages.get(0).lines[5] = null;
+  log.voidRows();
+  assert.deepEqual(shown().slice(4, 7), ["A", "gap 6 1", "B"]);
+});
+
+test("retention that passes under a reader leaves no hole", async () => {
+  const { put, log, loaded, shown } = world();
+  for (let offset = 1; offset <= 600; offset++) put(offset);
+  log.start({ from: 601, end: 600, floor: 1 });
+  log.live();
+  await loaded(0, 0);
+  const { fetch } = log.outside;
+  log.outside.fetch = async (from, to) => ({ ...(await fetch(Math.max(from, 301), to)), floor: 301 });
+  log.pages.get(0).lines.length = 10;
+  log.voidRows();
+  await loaded(0, 2);
+  assert.deepEqual(shown().slice(0, 2), ["note 300 0", "line 301"]);
+  assert.equal(shown().length, 301);
+  log.raiseFloor(601);
+  assert.deepEqual(shown(), ["note 600 0"]);
+});
+
+test("a filtered log is complete only when the server says so", async () => {
+  const answers = [{ lines: [], next_before: 500 }, { lines: [{ offset: 3, stream: "stdout", message: "x" }], next_before: 3 }, { lines: [] }];
+  const asked = [];
+  const fetch = async (before) => (asked.push(before), { floor: 1, end: 900, ...answers.shift() });
+  const match = new Match({ fetch, changed: () => {}, failed: assert.fail }, 1);
+  match.start({ end: 900 });
+  match.append({ offset: 900, stream: "stdout", message: "x" });
+  match.live();
+  for (let round = 0; round < 3; round++) {
+    assert.equal(match.complete, false);
+    match.want(0);
+    await new Promise((done) => setImmediate(done));
+  }
+  assert.deepEqual([asked, match.complete, match.found], [[900, 500, 3], true, 2]);
+});
+
+test("a filtered log is bounded by its characters", () => {
+  const match = new Match({ fetch: assert.fail, changed: () => {}, failed: assert.fail }, 1);
+  const message = "x".repeat(100_000);
+  for (let offset = 1; offset <= 2000; offset++) match.append({ offset, stream: "stdout", message });
+  assert.ok(match.chars <= 26_000_000 && match.found < 600, `${match.chars} characters, ${match.found} lines`);
+});
+
+test("an endless line is cut into rows, none is swallowed, and a dead producer's costs nothing", async () => {
+  const { put, log, loaded, shown } = world();
+  for (let offset = 1; offset <= 2600; offset++) put(offset, ".", { continued: true });
+  log.start({ from: 2601, end: 2600, floor: 1 });
+  log.live();
+  await loaded(0, 5);
+  await loaded(5, 10);
+  assert.deepEqual(shown().map((row) => row.length), [1024, 1024, 552]);
+  log.takeDirty();
+  log.append(put(2601, "another", { producer: "q" }));
+  shown();
+  log.takeDirty();
+  log.append(put(2602, "another", { producer: "q" }));
+  assert.deepEqual([...log.takeDirty()], [10, 11], "pages before are left alone");
+});
+
+test("colours run over line ends, as in a terminal", () => {
+  const { put, log } = world();
+  log.start({ from: 1, end: 0, floor: 1 });
+  for (const [offset, message, more] of [[1, "\x1b[31mred"], [2, "other", { producer: "q" }], [3, "still red"], [4, "and\x1b[0m plain"], [5, "plain"]]) log.append(put(offset, message, more));
+  assert.deepEqual(log.rows(0).map((row) => row.ink?.fg ?? null), [null, null, 1, 1, null]);
+});
+
+test("colons separate the parts of one parameter", () => {
+  assert.equal(only("\x1b[4:3mx").style.underline, "curly");
+  assert.equal(only("\x1b[4:3mx\x1b[0m").style.italic, false);
+  assert.equal(only("\x1b[31;4;4:0mx").style.underline, false);
+  for (const input of ["\x1b[58;5;9mx", "\x1b[58:2::255:0:0mx", "\x1b[58;2;1;4;7mx"]) assert.equal(only(input).style, null, JSON.stringify(input));
+});
+
+test("what is lost does not look like a success", () => {
+  const task = { status: "succeeded", attempt: 2, end: 70, lines: 30, dropped: 35_655, complete: false };
+  assert.equal(summary(task, null, 70), "30 lines in attempt 2, 70 rows in all, succeeded, 35,655 lines lost");
+  assert.equal(whatIsMissing(task), "35,655 lines were lost: the producer's buffer was full");
+  assert.equal(whatIsMissing({ ...task, dropped: 0 }), "incomplete: a process of this task did not say goodbye");
+  assert.equal(isIncomplete({ ...task, dropped: 0, complete: true }), false);
 });
