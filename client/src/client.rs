@@ -10,14 +10,20 @@ use tonic::transport::Endpoint;
 
 use crate::config::{ClientConfig, ClientError};
 use crate::entry::{Entry, Stream};
+use crate::lane::Lane;
+use crate::queue::Queue;
 use crate::sender;
+use crate::session::introduction;
 use crate::shared::Shared;
+use crate::spool::ring::Ring;
+use crate::spool::{self, DeadSpool};
+use crate::state::State;
 use crate::stats::{CloseOutcome, End, Stats, Status};
 
 /// One producer. All methods take `&self`, may be called from any thread, and never panic. Those that wait without
 /// `_async` in their name block the thread.
 ///
-/// Dropping a client without [`Client::close`] stops the sender; what was not delivered by then is lost.
+/// Dropping a client without [`Client::close`] stops the sender; what was not delivered by then is lost, or stays in the spool.
 #[derive(Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -45,6 +51,32 @@ impl Client {
         Ok(Self { shared })
     }
 
+    /// Goes on for a dead producer, on a runtime: sends what its spool holds, with its id, and its end if `end` or the file
+    /// says so. `server`: somewhere else than where the producer would have sent it.
+    pub(crate) fn resume_on(
+        dead: DeadSpool,
+        server: Option<String>,
+        end: Option<v1::Close>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<Self, ClientError> {
+        let close = dead.close().or(end);
+        let resumed = dead.resume()?;
+        let hello = resumed.hello;
+        let mut config = ClientConfig::new(server.unwrap_or(resumed.server), hello.task_id);
+        (config.tenant, config.workflow_id, config.name) = (hello.tenant, hello.workflow_id, hello.name);
+        (config.attempt, config.owner, config.sdk) = (hello.attempt, hello.owner, hello.sdk);
+        config.labels = hello.labels.into_iter().collect();
+        let producer = hello.producer.as_ref().try_into().unwrap_or_default();
+        let endpoint = config.endpoint()?;
+        let queue = Queue::resume(resumed.ring, resumed.first_seq, &resumed.scan.pieces);
+        let final_seq = queue.last_seq();
+        let mut state = State::new(queue);
+        state.close = close.map(|close| v1::Close { final_seq, ..close });
+        let shared = Arc::new(Shared::with_state(config, producer, state));
+        runtime.spawn(sender::run(Arc::clone(&shared), endpoint));
+        Ok(Self { shared })
+    }
+
     /// The id that this producer's lines carry, made for this client.
     pub fn producer(&self) -> [u8; 16] {
         self.shared.producer
@@ -62,12 +94,12 @@ impl Client {
 
     /// Captures what a program wrote: any bytes, whole lines or not. Blocks like [`Client::push`].
     pub fn write(&self, stream: Stream, bytes: &[u8]) {
-        self.shared.write(0, stream, bytes);
+        self.shared.write(&self.shared.lane, stream, bytes);
     }
 
     /// [`Client::write`] for programs whose threads take turns in the middle of a line: each `lane` (a thread) has an
     /// unfinished line of its own, and lines leave in the order in which they end.
-    pub fn write_from(&self, lane: u64, stream: Stream, bytes: &[u8]) {
+    pub fn write_from(&self, lane: &Lane, stream: Stream, bytes: &[u8]) {
         self.shared.write(lane, stream, bytes);
     }
 
@@ -90,8 +122,13 @@ impl Client {
     /// Waits until all that was captured before the call is stored. False: not in time, or never (see [`Stats::end`]).
     /// An unfinished line is not captured yet.
     pub fn flush(&self, timeout: Duration) -> bool {
+        self.flush_while(timeout, &mut || true)
+    }
+
+    /// [`Client::flush`] that can be given up: asked about 20 times a second whether to go on.
+    pub fn flush_while(&self, timeout: Duration, go_on: &mut dyn FnMut() -> bool) -> bool {
         let target = self.shared.lock().flush_target();
-        self.shared.wait(after(timeout), |state| state.reached(target)).unwrap_or(false)
+        self.shared.wait_while(after(timeout), go_on, |state| state.reached(target)).unwrap_or(false)
     }
 
     /// [`Client::flush`] for tasks.
@@ -120,6 +157,17 @@ impl Client {
     /// it. After `timeout` the sender is stopped, and the outcome says how much stayed behind. A second call waits for the
     /// same Close, and tells the same outcome once there is one.
     pub fn close(&self, status: Status, exit_code: Option<i32>, timeout: Duration) -> CloseOutcome {
+        self.close_while(status, exit_code, timeout, &mut || true)
+    }
+
+    /// [`Client::close`] that can be given up, see [`Client::flush_while`]: as if its time were up.
+    pub fn close_while(
+        &self,
+        status: Status,
+        exit_code: Option<i32>,
+        timeout: Duration,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> CloseOutcome {
         let deadline = after(timeout);
         loop {
             let (entries, all) = self.shared.finish_streams();
@@ -132,7 +180,7 @@ impl Client {
             std::thread::sleep(BUSY_STREAM_POLL);
         }
         self.request_close(status, exit_code);
-        let ended = self.shared.wait(deadline, |state| state.end.is_some().then_some(()));
+        let ended = self.shared.wait_while(deadline, go_on, |state| state.end.is_some().then_some(()));
         self.conclude(ended.is_some())
     }
 
@@ -159,6 +207,15 @@ impl Client {
         self.conclude(false)
     }
 
+    /// Waits until the sender has stopped, or nothing is left to send and no end to be told. False: not in time.
+    pub(crate) async fn is_over_or_stored_within(&self, timeout: Duration) -> bool {
+        let check = |state: &State| {
+            let is_stored = state.close.is_none() && state.queue.is_empty();
+            (state.end.is_some() || is_stored).then_some(())
+        };
+        self.shared.wait_async(after(timeout), check).await.is_some()
+    }
+
     /// Counters, now.
     pub fn stats(&self) -> Stats {
         self.shared.lock().stats()
@@ -173,7 +230,9 @@ impl Client {
         let mut state = self.shared.lock();
         if state.close.is_none() {
             let final_seq = state.queue.last_seq();
-            state.close = Some(v1::Close { final_seq, status: wire_status(status), exit_code });
+            let close = v1::Close { final_seq, status: wire_status(status), exit_code };
+            state.queue.spool_close(&close);
+            state.close = Some(close);
         }
         drop(state);
         self.shared.wake.notify_one();
@@ -201,7 +260,26 @@ fn prepare(config: ClientConfig) -> Result<(Arc<Shared>, Endpoint), ClientError>
     let endpoint = config.endpoint()?;
     let mut producer = [0; 16];
     getrandom::fill(&mut producer).map_err(ClientError::Random)?;
-    Ok((Arc::new(Shared::new(config, producer)), endpoint))
+    let state = new_state(&config, producer);
+    let shared = Arc::new(Shared::with_state(config, producer, state));
+    if let Some(budget) = &shared.config.budget {
+        budget.join(&shared);
+    }
+    Ok((shared, endpoint))
+}
+
+/// A spool that cannot be made is no reason not to capture.
+fn new_state(config: &ClientConfig, producer: [u8; 16]) -> State {
+    let Some(spool) = &config.spool else { return State::new(Queue::default()) };
+    let meta = spool::Meta { hello: introduction(config, producer), server: config.server.clone() };
+    match Ring::create(&spool.dir, &meta, spool.bytes) {
+        Ok(ring) => State::new(Queue::with_spool(ring)),
+        Err(error) => {
+            let mut state = State::new(Queue::default());
+            state.spool_problem = Some(format!("{}: {error}", spool.dir.display()));
+            state
+        }
+    }
 }
 
 /// `None`: so far away that it never comes.
@@ -213,7 +291,7 @@ fn is_past(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
-fn wire_status(status: Status) -> i32 {
+pub(crate) fn wire_status(status: Status) -> i32 {
     let status = match status {
         Status::Unknown => v1::Status::Unspecified,
         Status::Succeeded => v1::Status::Succeeded,

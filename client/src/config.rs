@@ -8,6 +8,8 @@ use std::time::Duration;
 use tonic::transport::Endpoint;
 
 use crate::assemble::Mode;
+use crate::budget::Budget;
+use crate::spool::SpoolConfig;
 
 /// What happens to a line that the buffer has no room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -39,6 +41,13 @@ pub struct Command {
 /// Told of each command, on the sender's thread. Must not block.
 pub type CommandHook = Arc<dyn Fn(Command) + Send + Sync>;
 
+/// How the connection began: the address at which people look at the task (empty if the server does not say), or why the
+/// server cannot be reached.
+pub type ConnectHook = Arc<dyn Fn(Result<&str, &str>) + Send + Sync>;
+
+/// Told once why the server refuses this producer for good, on the sender's thread. Must not block.
+pub type RefusedHook = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// All of a client's settings. Begin with [`ClientConfig::new`].
 #[derive(Clone)]
 pub struct ClientConfig {
@@ -62,6 +71,11 @@ pub struct ClientConfig {
     pub sdk: String,
     /// Bytes of captured lines, with [overhead](crate#memory), that may wait for the server.
     pub max_buffer_bytes: usize,
+    /// Keeps what is captured in a file, so that it survives this process. Lines are then there and not in memory, and the
+    /// file's size is the bound instead of `max_buffer_bytes`, which holds again where the disk is full.
+    pub spool: Option<SpoolConfig>,
+    /// Bytes that this and other clients may hold together; for [`Overflow::DropOldest`].
+    pub budget: Option<Arc<Budget>>,
     /// What happens beyond it.
     pub overflow: Overflow,
     /// A batch leaves at once when it has so many lines.
@@ -82,6 +96,10 @@ pub struct ClientConfig {
     pub on_ack: Option<AckHook>,
     /// Receives commands. Without it each is answered "not supported".
     pub on_command: Option<CommandHook>,
+    /// Told once that the server answers, and before that at most once that it does not, on the sender's thread.
+    pub on_connect: Option<ConnectHook>,
+    /// Told that nothing will be delivered any more.
+    pub on_refused: Option<RefusedHook>,
 }
 
 impl ClientConfig {
@@ -97,7 +115,9 @@ impl ClientConfig {
             labels: BTreeMap::new(),
             owner: false,
             sdk: concat!("flowforge-client/", env!("CARGO_PKG_VERSION")).to_owned(),
-            max_buffer_bytes: 8 << 20,
+            max_buffer_bytes: 64 << 20,
+            spool: None,
+            budget: None,
             overflow: Overflow::default(),
             batch_lines: 500,
             linger: Duration::from_millis(5),
@@ -108,6 +128,8 @@ impl ClientConfig {
             level: 0,
             on_ack: None,
             on_command: None,
+            on_connect: None,
+            on_refused: None,
         }
     }
 

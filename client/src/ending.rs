@@ -39,7 +39,15 @@ pub(crate) fn classify_opening(status: &Status) -> SessionEnd {
 pub(crate) fn describe(status: &Status) -> String {
     let detail = std::error::Error::source(status).map(innermost);
     let message = if status.message().is_empty() { detail.unwrap_or_default() } else { status.message().to_owned() };
+    if is_not_grpc(&message) {
+        return "what answers there does not speak gRPC; is it the HTTP port? gRPC is on 50051 by default".to_owned();
+    }
     format!("{}: {message}", status.code().description())
+}
+
+/// An HTTP server's error page, read as gRPC.
+fn is_not_grpc(message: &str) -> bool {
+    message.contains("invalid compression flag") || message.contains("grpc-status header missing")
 }
 
 /// The cause at the bottom says what happened ("Connection refused"); the layers above say "transport error".

@@ -60,7 +60,7 @@ pub struct Entry {
 pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 128;
 
 /// What an entry may cost on the wire beside its bytes: tags, lengths, numbers. Generous.
-const WIRE_OVERHEAD_BYTES: usize = 64;
+pub(crate) const WIRE_OVERHEAD_BYTES: usize = 64;
 
 impl Entry {
     /// A whole line of `stream`, captured now.

@@ -1,8 +1,8 @@
-//! What a queue consists of: lines, and runs of lines that were given up.
+//! What a queue consists of: lines, lines that are in the spool alone, and runs of lines that were given up.
 
 use flowforge_proto::v1;
 
-use crate::entry::{ENTRY_OVERHEAD_BYTES, Entry};
+use crate::entry::{ENTRY_OVERHEAD_BYTES, Entry, now_unix_nano};
 
 /// Lines given up, which one entry of the log stands for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(crate) enum Body {
     Line(Entry),
+    /// So many lines, one after the other, that the spool has.
+    Spooled(u64),
     Run(Run),
 }
 
@@ -34,6 +36,7 @@ impl Item {
     pub(crate) fn lines(&self) -> u64 {
         match &self.body {
             Body::Line(_) => 1,
+            Body::Spooled(lines) => *lines,
             Body::Run(run) => run.lines,
         }
     }
@@ -42,9 +45,24 @@ impl Item {
         self.first_seq + self.lines() - 1
     }
 
+    /// Lines that the spool has.
+    pub(crate) fn spooled(&self) -> u64 {
+        if let Body::Spooled(lines) = self.body { lines } else { 0 }
+    }
+
+    /// Of lines in memory, and of those given up.
+    pub(crate) fn message_bytes(&self) -> u64 {
+        match &self.body {
+            Body::Line(entry) => entry.message.len() as u64,
+            Body::Spooled(_) => 0,
+            Body::Run(run) => run.bytes,
+        }
+    }
+
     pub(crate) fn cost(&self) -> usize {
         match &self.body {
             Body::Line(entry) => entry.cost(),
+            Body::Spooled(_) => 0,
             Body::Run(_) => ENTRY_OVERHEAD_BYTES,
         }
     }
@@ -52,6 +70,7 @@ impl Item {
     pub(crate) fn wire_bytes(&self) -> usize {
         match &self.body {
             Body::Line(entry) => entry.wire_bytes(),
+            Body::Spooled(_) => 0,
             Body::Run(_) => ENTRY_OVERHEAD_BYTES,
         }
     }
@@ -60,6 +79,7 @@ impl Item {
     pub(crate) fn into_run(self) -> Run {
         match self.body {
             Body::Run(run) => run,
+            Body::Spooled(lines) => Run { lines, time_unix_nano: now_unix_nano(), ..Run::default() },
             Body::Line(entry) => {
                 Run { lines: 1, bytes: entry.message.len() as u64, announced: 0, time_unix_nano: entry.time_unix_nano }
             }

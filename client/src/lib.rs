@@ -12,13 +12,16 @@
 //!
 //! - [`assemble`]: bytes to lines, progress bars and previews; pure.
 //! - `queue`, `item`: what is captured and not stored: sequence numbers, byte accounting, overflow; pure.
+//! - [`spool`]: the same in a file, which survives the process.
 //! - `stream`, `shared`, `state`: the writing side, the one lock between callers and sender, and what is behind it.
+//! - `lane`, `budget`: whose an unfinished line is; what several clients may hold together.
 //! - `session`, `ending`, `sender`, `backoff`: one stream to the server, how it ends, their succession, the waits between.
 //!
 //! # What is promised
 //!
 //! - A line stays in memory until the server has *stored* it. It is sent again after any failure, and the server drops
 //!   what it already has: nothing is lost and nothing doubled while this process lives and the buffer suffices.
+//! - With a [`ClientConfig::spool`] a line also survives this process, and is uploaded by another one.
 //! - A line that had to be given up is counted, by a record in the log in its place and in [`Stats`].
 //! - Nothing here fails the program whose log it is: after [`Client::start`] there are no errors, only [`Stats`] and
 //!   [`CloseOutcome`].
@@ -26,25 +29,33 @@
 //! # Memory
 //!
 //! At most [`ClientConfig::max_buffer_bytes`], in which each line is counted with 128 bytes of overhead, plus a constant of
-//! about 2 MiB: the batches under way, one unfinished line per stream, and the connection.
+//! about 2 MiB: the batches under way, one unfinished line per stream, and the connection. With a spool it is the constant
+//! alone, and the file's pages in use, which the kernel counts as shared and takes back when it needs to.
 
 pub mod assemble;
 mod backoff;
+mod budget;
 mod client;
 mod config;
 mod ending;
 mod entry;
 mod item;
+mod lane;
 mod queue;
 mod sender;
 mod session;
 mod shared;
+pub mod spool;
 mod state;
 mod stats;
 mod stream;
 
 pub use assemble::Mode;
+pub use budget::Budget;
 pub use client::Client;
-pub use config::{AckHook, ClientConfig, ClientError, Command, CommandHook, Overflow, is_valid_id};
+pub use config::{
+    AckHook, ClientConfig, ClientError, Command, CommandHook, ConnectHook, Overflow, RefusedHook, is_valid_id,
+};
 pub use entry::{Entry, Stream, now_unix_nano};
+pub use lane::Lane;
 pub use stats::{CloseOutcome, End, Stats, Status};

@@ -7,6 +7,7 @@
 //!   cost O(1) amortised. That is why there are two deques: the oldest *unsent* entry, which overflow drops first, is
 //!   at a front and not in a middle.
 //! - What is dropped leaves a run behind, which becomes a line of the log: a loss is always visible.
+//! - With a spool (`spooled`), lines are there and not here: an item stands for any number of them.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -15,6 +16,10 @@ use flowforge_proto::v1;
 
 use crate::entry::{ENTRY_OVERHEAD_BYTES, Entry};
 use crate::item::{Body, Item, Run};
+use spooled::Spool;
+
+#[path = "spooled.rs"]
+pub(crate) mod spooled;
 
 /// How much of the queue one batch may take.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +43,9 @@ pub(crate) struct Queue {
     /// Entries that are lines, not runs.
     lines: u64,
     dropped: Run,
+    spool: Option<Spool>,
+    /// Lines in `unsent` that the spool has.
+    unsent_spooled: u64,
 }
 
 impl Default for Queue {
@@ -50,6 +58,8 @@ impl Default for Queue {
             unsent_wire_bytes: 0,
             lines: 0,
             dropped: Run::default(),
+            spool: None,
+            unsent_spooled: 0,
         }
     }
 }
@@ -81,7 +91,7 @@ impl Queue {
     }
 
     pub(crate) fn unsent_len(&self) -> usize {
-        self.unsent.len()
+        self.unsent.len().saturating_add(self.unsent_spooled as usize)
     }
 
     pub(crate) fn unsent_wire_bytes(&self) -> usize {
@@ -99,6 +109,9 @@ impl Queue {
     /// Takes a line in; its sequence number.
     pub(crate) fn push(&mut self, entry: Entry) -> u64 {
         self.lines += 1;
+        if self.spool_line(&entry) {
+            return self.append_spooled();
+        }
         self.append(Body::Line(entry))
     }
 
@@ -106,6 +119,7 @@ impl Queue {
     pub(crate) fn push_dropped(&mut self, entry: Entry) -> u64 {
         let run = Item { first_seq: 0, body: Body::Line(entry) }.into_run();
         self.count_dropped(&run);
+        self.spool_run(run);
         if let Some(Item { body: Body::Run(last), .. }) = self.unsent.back_mut() {
             *last = last.join(run);
             self.next_seq += 1;
@@ -128,6 +142,12 @@ impl Queue {
     pub(crate) fn drop_oldest(&mut self) -> bool {
         if self.lines == 0 {
             return false;
+        }
+        if self.is_spooling() {
+            return self.drop_oldest_spooled();
+        }
+        if self.spool.is_some() {
+            return self.drop_oldest_in_memory();
         }
         self.drop_front(true) || self.drop_front(false)
     }
@@ -178,7 +198,8 @@ impl Queue {
     /// Only as long as nothing was sent.
     pub(crate) fn split_lines(&mut self, max_line_bytes: usize) -> u64 {
         let is_long = |item: &Item| matches!(&item.body, Body::Line(entry) if entry.message.len() > max_line_bytes);
-        if !self.sent.is_empty() || !self.unsent.iter().any(is_long) {
+        // Numbers in a file stay what they are. A line that is too long is refused then, and counted.
+        if self.spool.is_some() || !self.sent.is_empty() || !self.unsent.iter().any(is_long) {
             return 0;
         }
         let before = self.next_seq;
@@ -191,8 +212,8 @@ impl Queue {
                         self.push(part);
                     }
                 }
-                run @ Body::Run(_) => {
-                    self.append(run);
+                other => {
+                    self.append(other);
                 }
             }
         }
@@ -205,6 +226,18 @@ impl Queue {
         let mut entries = Vec::with_capacity(limits.lines.min(self.unsent.len()));
         let mut bytes = 0;
         while entries.len() < limits.lines {
+            if self.is_next_spooled() {
+                match self.take_spooled(limits, bytes) {
+                    Some((entry, size)) => {
+                        entries.push(entry);
+                        bytes += size;
+                        continue;
+                    }
+                    // It could not be read and is a run now; or the batch is full.
+                    None if !self.is_next_spooled() => continue,
+                    None => break,
+                }
+            }
             let Some(mut item) = self.unsent.pop_front() else { break };
             let size = item.wire_bytes();
             if !entries.is_empty() && bytes + size > limits.bytes {
@@ -216,13 +249,14 @@ impl Queue {
                 item = self.give_up(item);
             }
             bytes += item.wire_bytes();
-            entries.push(match &mut item.body {
-                Body::Line(entry) => entry.to_wire(),
+            match &mut item.body {
+                Body::Line(entry) => entries.push(entry.to_wire()),
                 Body::Run(run) => {
                     run.announced = run.lines;
-                    run.to_wire()
+                    entries.push(run.to_wire());
                 }
-            });
+                Body::Spooled(_) => {} // Taken above.
+            }
             self.sent.push_back(item);
         }
         release(&mut self.unsent);
@@ -238,11 +272,13 @@ impl Queue {
                 let Some(item) = self.pop(unsent) else { break };
                 match item.body {
                     Body::Line(_) => self.lines -= 1,
+                    Body::Spooled(lines) => self.settle_spooled(item.first_seq, lines, seq, unsent),
                     Body::Run(run) => self.settle_run(item.first_seq, run, seq, unsent),
                 }
             }
         }
         release(&mut self.sent);
+        self.release_spooled(seq);
         self.first_seq() != before
     }
 
@@ -270,6 +306,10 @@ impl Queue {
                 // The server says that it does not have the record of this loss; it will be told again.
                 run.announced = 0;
             }
+            if let (Body::Spooled(_), true) = (&item.body, item.first_seq < seq) {
+                self.split_spooled(&item, seq);
+                continue;
+            }
             self.return_unsent(item);
         }
         while self.unsent.front().is_some_and(|item| item.last_seq() < seq) {
@@ -279,7 +319,10 @@ impl Queue {
         if self.unsent.front().is_some_and(|item| item.first_seq < seq)
             && let Some(item) = self.pop(true)
         {
-            self.split_run(item, seq);
+            match item.body {
+                Body::Spooled(_) => self.split_spooled(&item, seq),
+                _ => self.split_run(item, seq),
+            }
         }
     }
 
@@ -304,6 +347,12 @@ impl Queue {
         {
             *run = run.join(next.into_run());
         }
+        if let (Body::Spooled(lines), Some(Item { body: Body::Spooled(more), .. })) =
+            (&mut item.body, self.unsent.front())
+        {
+            *lines += more;
+            drop(self.pop(true));
+        }
         self.push_front(true, item);
     }
 
@@ -315,6 +364,9 @@ impl Queue {
             let Some(slot) = deque.get_mut(place).filter(|item| item.first_seq <= seq) else { continue };
             if matches!(slot.body, Body::Run(_)) {
                 return false;
+            }
+            if matches!(slot.body, Body::Spooled(_)) {
+                return self.refuse_spooled(unsent, place, seq);
             }
             let hollow = Item { first_seq: slot.first_seq, body: Body::Run(Run::default()) };
             let item = mem::replace(slot, hollow);
@@ -334,8 +386,9 @@ impl Queue {
         false
     }
 
-    /// Forgets everything: nothing can be delivered any more. The lines count as dropped.
+    /// Forgets everything: nothing can be delivered any more. The lines count as dropped, but those in the spool.
     pub(crate) fn abandon(&mut self) {
+        self.unsent_spooled = 0;
         for item in mem::take(&mut self.sent).into_iter().chain(mem::take(&mut self.unsent)) {
             if let Body::Line(_) = item.body {
                 let run = item.into_run();
@@ -346,9 +399,7 @@ impl Queue {
     }
 
     fn give_up(&mut self, item: Item) -> Item {
-        if let Body::Run(_) = item.body {
-            return item;
-        }
+        let Body::Line(_) = item.body else { return item };
         self.bytes = self.bytes - item.cost() + ENTRY_OVERHEAD_BYTES;
         let first_seq = item.first_seq;
         let run = item.into_run();
@@ -367,6 +418,7 @@ impl Queue {
         self.bytes -= item.cost();
         if unsent {
             self.unsent_wire_bytes -= item.wire_bytes();
+            self.unsent_spooled -= item.spooled();
         }
         Some(item)
     }
@@ -375,6 +427,7 @@ impl Queue {
         self.bytes += item.cost();
         if unsent {
             self.unsent_wire_bytes += item.wire_bytes();
+            self.unsent_spooled += item.spooled();
         }
         self.deque(unsent).push_front(item);
     }

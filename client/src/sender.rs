@@ -24,12 +24,16 @@ pub(crate) async fn run(shared: Arc<Shared>, endpoint: Endpoint) {
         end = Box::pin(sessions(&shared, &endpoint)) => end,
     };
     tracing::debug!(?end, "sender ended");
+    if let (End::Refused(reason) | End::Fenced(reason), Some(hook)) = (&end, &shared.config.on_refused) {
+        hook(reason);
+    }
     shared.finish(end);
 }
 
 async fn sessions(shared: &Shared, endpoint: &Endpoint) -> End {
     let mut backoff = Backoff::default();
     let (mut refusals, mut stored_seq) = (0, 0);
+    let mut unreachable_hook = shared.config.on_connect.clone();
     loop {
         let end = session::run(shared, endpoint).await;
         shared.lock().disconnect();
@@ -43,6 +47,11 @@ async fn sessions(shared: &Shared, endpoint: &Endpoint) -> End {
                 refusals = if refused && stored_seq == stored_before { refusals + 1 } else { u32::from(refused) };
                 if refusals == MAX_REFUSALS {
                     return End::Refused(reason);
+                }
+                if shared.lock().welcomes > 0 {
+                    unreachable_hook = None;
+                } else if let Some(hook) = unreachable_hook.take() {
+                    hook(Err(&reason));
                 }
                 shared.lock().last_error = Some(reason);
                 shared.notify();

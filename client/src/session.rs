@@ -17,7 +17,7 @@ use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
 
 use crate::assemble::FRAME_INTERVAL;
-use crate::config::Command;
+use crate::config::{ClientConfig, Command};
 use crate::ending::{SessionEnd, classify_opening, describe, innermost, refused_seq, retry};
 use crate::queue::BatchLimits;
 use crate::shared::{BATCH_BYTES, DEFAULT_MAX_LINE_BYTES, Shared};
@@ -67,7 +67,12 @@ async fn open(shared: &Shared, mut client: LogServiceClient<tonic::transport::Ch
 }
 
 fn hello(shared: &Shared) -> v1::Hello {
-    let config = &shared.config;
+    let first_unacked_seq = shared.lock().queue.first_seq();
+    v1::Hello { first_unacked_seq, ..introduction(&shared.config, shared.producer) }
+}
+
+/// Who speaks: what is the same in every Hello of a producer.
+pub(crate) fn introduction(config: &ClientConfig, producer: [u8; 16]) -> v1::Hello {
     v1::Hello {
         tenant: config.tenant.clone(),
         task_id: config.task_id.clone(),
@@ -75,8 +80,8 @@ fn hello(shared: &Shared) -> v1::Hello {
         attempt: config.attempt,
         name: config.name.clone(),
         labels: config.labels.clone().into_iter().collect(),
-        producer: shared.producer.to_vec().into(),
-        first_unacked_seq: shared.lock().queue.first_seq(),
+        producer: producer.to_vec().into(),
+        first_unacked_seq: 0,
         owner: config.owner,
         sdk: config.sdk.clone(),
     }
@@ -125,7 +130,10 @@ impl<'a> Session<'a> {
         let max_line_bytes = or(told.max_line_bytes, DEFAULT_MAX_LINE_BYTES);
         shared.max_line_bytes.store(max_line_bytes, Ordering::Relaxed);
         let before = shared.lock().stored_seq;
-        shared.lock().connect(welcome, max_line_bytes);
+        let is_first = shared.lock().connect(welcome, max_line_bytes);
+        if let Some(hook) = shared.config.on_connect.as_ref().filter(|_| is_first) {
+            hook(Ok(&welcome.viewer_url));
+        }
         shared.ack(welcome.queued_seq, welcome.stored_seq);
         shared.lock().queue.send_from(welcome.queued_seq.saturating_add(1));
         let now = Instant::now();
@@ -278,13 +286,12 @@ impl<'a> Session<'a> {
 
     /// The server ended the stream with OK.
     fn ended(&self) -> SessionEnd {
-        let close = self.shared.lock().close;
-        match close.filter(|_| self.close_sent) {
+        let state = self.shared.lock();
+        match state.close.filter(|_| self.close_sent) {
             None => retry("the server ended the stream"),
-            Some(close) => {
-                self.shared.ack(close.final_seq, close.final_seq);
-                SessionEnd::Closed
-            }
+            Some(close) if state.stored_seq >= close.final_seq => SessionEnd::Closed,
+            // A proxy that drains ends streams with OK, too: only acks say what is stored.
+            Some(_) => retry("the server ended the stream before it had acknowledged everything"),
         }
     }
 

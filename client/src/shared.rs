@@ -7,13 +7,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flowforge_proto::v1;
 use tokio::sync::Notify;
 
 use crate::config::ClientConfig;
 use crate::entry::{Entry, Stream};
+use crate::lane::Lane;
 use crate::state::{Full, State};
 use crate::stats::End;
 use crate::stream::StreamWriter;
@@ -24,6 +25,8 @@ pub(crate) const BATCH_BYTES: usize = 256 << 10;
 const MAX_FRAMES: usize = 64;
 /// Answers to commands waiting to be sent; the oldest goes.
 const MAX_REPLIES: usize = 64;
+/// How long a wait may take until it is asked whether to go on.
+const WAIT_SLICE: Duration = Duration::from_millis(50);
 /// `limits.max_line_bytes` until Welcome tells.
 pub(crate) const DEFAULT_MAX_LINE_BYTES: usize = 64 << 10;
 
@@ -32,6 +35,10 @@ pub(crate) struct Shared {
     pub(crate) config: ClientConfig,
     pub(crate) producer: [u8; 16],
     pub(crate) streams: [Mutex<StreamWriter>; 3],
+    /// Whose lines are those of [`Client::write`](crate::Client::write).
+    pub(crate) lane: Lane,
+    /// The bytes that the budget knows of.
+    pub(crate) held: AtomicUsize,
     /// Some stream has an unfinished line: the sender looks at the clock for it.
     pub(crate) partial: AtomicBool,
     pub(crate) max_line_bytes: AtomicUsize,
@@ -47,16 +54,23 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    #[cfg(test)]
     pub(crate) fn new(config: ClientConfig, producer: [u8; 16]) -> Self {
+        Self::with_state(config, producer, State::new(crate::queue::Queue::default()))
+    }
+
+    pub(crate) fn with_state(config: ClientConfig, producer: [u8; 16], state: State) -> Self {
         let ids = std::sync::Arc::default();
         let streams = Stream::ALL.map(|stream| Mutex::new(StreamWriter::new(stream, &config, &ids)));
         Self {
             config,
             producer,
             streams,
+            lane: Lane::new(),
+            held: AtomicUsize::new(0),
             partial: AtomicBool::new(false),
             max_line_bytes: AtomicUsize::new(DEFAULT_MAX_LINE_BYTES),
-            state: Mutex::new(State::new()),
+            state: Mutex::new(state),
             changed: Condvar::new(),
             changed_async: Notify::new(),
             wake: Notify::new(),
@@ -78,6 +92,7 @@ impl Shared {
 
     /// Captures a line; waits for room if the configuration says so, but not beyond `give_up`.
     pub(crate) fn push(&self, entry: Entry, give_up: Option<Instant>) {
+        self.share(&entry);
         let mut state = self.lock();
         loop {
             if state.fits(&entry, &self.config) {
@@ -96,6 +111,7 @@ impl Shared {
 
     /// [`Shared::push`] that waits without blocking the thread.
     pub(crate) async fn push_async(&self, entry: Entry, give_up: Option<Instant>) {
+        self.share(&entry);
         loop {
             let notified = self.changed_async.notified();
             tokio::pin!(notified);
@@ -117,8 +133,31 @@ impl Shared {
         }
     }
 
+    /// Makes room in the budget for a line, at the cost of whoever holds the most.
+    fn share(&self, entry: &Entry) {
+        // So much bigger is no line; and others are taking room at the same time.
+        const TRIES: usize = 64;
+        let Some(budget) = &self.config.budget else { return };
+        let cost = entry.cost();
+        for _ in 0..TRIES {
+            if cost > self.config.max_buffer_bytes || budget.allows(0, cost) {
+                return;
+            }
+            budget.evict(cost);
+        }
+    }
+
+    /// Tells the budget what is held now.
+    pub(crate) fn account(&self, state: &State) {
+        if let Some(budget) = &self.config.budget {
+            let now = state.queue.bytes();
+            budget.change(self.held.swap(now, Ordering::Relaxed), now);
+        }
+    }
+
     fn accept(&self, state: &mut State, entry: Entry) {
         state.take_in(entry, &self.config);
+        self.account(state);
         let batch = state.queue.unsent_wire_bytes() >= BATCH_BYTES;
         if state.wake_at.is_some_and(|lines| batch || state.queue.unsent_len() >= lines) {
             state.wake_at = None;
@@ -166,6 +205,23 @@ impl Shared {
         }
     }
 
+    /// [`Shared::wait`] that asks every now and then whether to go on waiting.
+    pub(crate) fn wait_while<T>(
+        &self,
+        deadline: Option<Instant>,
+        go_on: &mut dyn FnMut() -> bool,
+        mut check: impl FnMut(&State) -> Option<T>,
+    ) -> Option<T> {
+        loop {
+            let slice = Instant::now() + WAIT_SLICE;
+            let last = deadline.is_some_and(|deadline| deadline <= slice);
+            let found = self.wait(if last { deadline } else { Some(slice) }, &mut check);
+            if found.is_some() || last || !go_on() {
+                return found;
+            }
+        }
+    }
+
     /// [`Shared::wait`] without blocking the thread.
     pub(crate) async fn wait_async<T>(
         &self,
@@ -193,7 +249,12 @@ impl Shared {
 
     /// The server has taken (`queued`) and stored so much.
     pub(crate) fn ack(&self, queued: u64, stored: u64) {
-        let news = self.lock().ack(queued, stored);
+        let news = {
+            let mut state = self.lock();
+            let news = state.ack(queued, stored);
+            self.account(&state);
+            news
+        };
         self.notify();
         if let (true, Some(hook)) = (news, &self.config.on_ack) {
             hook(stored);
@@ -209,11 +270,8 @@ impl Shared {
         if let End::Fenced(reason) | End::Refused(reason) = &end {
             state.last_error = Some(reason.clone());
         }
-        state.connected = false;
-        state.end = Some(end);
-        state.undelivered = state.queue.lines();
-        state.queue.abandon();
-        state.frames = Vec::new();
+        state.leave(end);
+        self.account(&state);
         drop(state);
         self.notify();
     }

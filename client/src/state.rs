@@ -1,6 +1,7 @@
 //! What is behind the lock: the queue, what waits beside it, and the counters. No waiting and no I/O here.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use flowforge_proto::v1;
@@ -40,6 +41,10 @@ pub(crate) struct State {
     late_bytes: u64,
     /// Lines held when the sender stopped.
     pub(crate) undelivered: u64,
+    /// Lines left in the spool when the sender stopped, and where.
+    pub(crate) spooled: Option<(u64, PathBuf)>,
+    /// Why there is no spool, or a smaller one, where one was asked for.
+    pub(crate) spool_problem: Option<String>,
 }
 
 /// What a writer has to do about a line that does not fit.
@@ -56,9 +61,9 @@ pub(crate) struct FlushTarget {
 }
 
 impl State {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(queue: Queue) -> Self {
         Self {
-            queue: Queue::default(),
+            queue,
             frames: Vec::new(),
             replies: VecDeque::new(),
             close: None,
@@ -77,6 +82,8 @@ impl State {
             late_lines: 0,
             late_bytes: 0,
             undelivered: 0,
+            spooled: None,
+            spool_problem: None,
         }
     }
 
@@ -85,9 +92,9 @@ impl State {
     }
 
     /// Whether the line can be dealt with at once: kept, or counted as lost because it can never be kept.
-    pub(crate) fn fits(&self, entry: &Entry, config: &ClientConfig) -> bool {
+    pub(crate) fn fits(&mut self, entry: &Entry, config: &ClientConfig) -> bool {
         let cost = entry.cost_in_parts(self.max_line_bytes);
-        self.is_over() || cost > config.max_buffer_bytes || self.queue.bytes() + cost <= config.max_buffer_bytes
+        self.is_over() || self.queue.fits(cost, config.max_buffer_bytes)
     }
 
     pub(crate) fn when_full(&mut self, config: &ClientConfig, give_up: Option<Instant>) -> Full {
@@ -117,7 +124,7 @@ impl State {
         if entry.update_id != 0 {
             self.forget_frame(entry.update_id, entry.stream.wire());
         }
-        if self.queue.bytes() + entry.cost_in_parts(self.max_line_bytes) > config.max_buffer_bytes {
+        if self.queue.is_too_large(entry.cost_in_parts(self.max_line_bytes), config.max_buffer_bytes) {
             self.queue.push_dropped(entry);
             return;
         }
@@ -139,10 +146,11 @@ impl State {
         text
     }
 
-    /// The server has answered Hello.
-    pub(crate) fn connect(&mut self, welcome: &v1::Welcome, max_line_bytes: usize) {
+    /// The server has answered Hello. Returns whether it is the first time.
+    pub(crate) fn connect(&mut self, welcome: &v1::Welcome, max_line_bytes: usize) -> bool {
         self.max_line_bytes = max_line_bytes;
-        if self.welcomes == 0 {
+        let is_first = self.welcomes == 0;
+        if is_first {
             self.renumbered = self.queue.split_lines(max_line_bytes);
             if let Some(close) = &mut self.close {
                 close.final_seq += self.renumbered;
@@ -153,6 +161,7 @@ impl State {
         if !welcome.viewer_url.is_empty() {
             self.viewer_url = Some(welcome.viewer_url.clone());
         }
+        is_first
     }
 
     pub(crate) fn disconnect(&mut self) {
@@ -195,12 +204,36 @@ impl State {
         news
     }
 
+    /// Nothing is sent any more: the file of the spool goes, if there is nothing in it that anybody may want.
+    pub(crate) fn leave(&mut self, end: End) {
+        let nothing_left = self.queue.is_empty() && self.close.is_none();
+        self.spool_problem = self.spool_problem().map(str::to_owned);
+        let is_done = end == End::Closed || nothing_left;
+        if !is_done {
+            self.queue.spool_losses(self.close.as_ref());
+        }
+        self.spooled = self.queue.leave_spool(is_done);
+        self.connected = false;
+        self.end = Some(end);
+        self.undelivered = self.queue.lines();
+        self.queue.abandon();
+        self.frames = Vec::new();
+    }
+
+    /// Why there is no spool, or a smaller one, where one was asked for.
+    pub(crate) fn spool_problem(&self) -> Option<&str> {
+        self.spool_problem.as_deref().or(self.queue.spool_problem())
+    }
+
     pub(crate) fn outcome(&self, end: End) -> CloseOutcome {
         let undelivered = self.undelivered + self.queue.lines();
+        let (spooled, spool) = self.spooled.clone().unzip();
+        let spooled = spooled.unwrap_or(0);
         // What was still held when the sender stopped counts as dropped since; it is told once, as undelivered.
-        let dropped = (self.queue.dropped_lines() + self.late_lines).saturating_sub(self.undelivered);
+        let told = self.undelivered - spooled;
+        let dropped = (self.queue.dropped_lines() + self.late_lines).saturating_sub(told);
         let error = if end == End::Closed { None } else { self.last_error.clone() };
-        CloseOutcome { end, undelivered, dropped, error }
+        CloseOutcome { end, undelivered, spooled, spool, dropped, error }
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -212,7 +245,9 @@ impl State {
             dropped_lines: self.queue.dropped_lines() + self.late_lines,
             dropped_bytes: self.queue.dropped_bytes() + self.late_bytes,
             buffered_lines: self.queue.lines(),
-            buffered_bytes: self.queue.bytes(),
+            buffered_bytes: self.queue.bytes() + self.queue.spool_bytes(),
+            spooled_lines: self.spooled.as_ref().map_or(0, |(lines, _)| *lines),
+            spool_problem: self.spool_problem().map(str::to_owned),
             connected: self.connected,
             welcomes: self.welcomes,
             reconnects: self.welcomes.saturating_sub(1),

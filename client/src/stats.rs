@@ -1,6 +1,9 @@
 //! What a client tells about itself.
 
-/// Counters since the start of the client. All lines are in one of `stored`, `buffered_lines` and `dropped_lines`.
+use std::path::PathBuf;
+
+/// Counters since the start of the client. All lines are in one of `stored`, `buffered_lines`, `dropped_lines` and
+/// `spooled_lines`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Lines given to the client.
@@ -15,10 +18,14 @@ pub struct Stats {
     pub dropped_lines: u64,
     /// Message bytes of the lines given up.
     pub dropped_bytes: u64,
-    /// Lines held in memory: not stored yet.
+    /// Lines held, in memory or in the spool: not stored yet.
     pub buffered_lines: u64,
     /// Bytes they are accounted for.
     pub buffered_bytes: usize,
+    /// Lines left in the spool when the sender stopped; until then they are among the buffered ones.
+    pub spooled_lines: u64,
+    /// Why there is no spool, or a smaller one, where one was asked for.
+    pub spool_problem: Option<String>,
     /// The server has answered Welcome and the stream is up.
     pub connected: bool,
     /// How often the server has answered Welcome. 0: it was never reached.
@@ -65,6 +72,10 @@ pub struct CloseOutcome {
     pub end: End,
     /// Lines that were held until now and are not known to be stored.
     pub undelivered: u64,
+    /// How many of them are in the spool, to be uploaded later.
+    pub spooled: u64,
+    /// The file of the spool, if it stays.
+    pub spool: Option<PathBuf>,
     /// Lines given up before, each counted by a record in the log if that was delivered.
     pub dropped: u64,
     /// The last failure, if not everything was delivered.

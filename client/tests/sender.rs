@@ -34,6 +34,8 @@ struct Script {
     refuse_seq: Option<u64>,
     /// Lines are taken but never acked as stored.
     hold_acks: bool,
+    /// Ends the stream with OK at once after the Close, whatever was acked.
+    ok_at_close: bool,
     /// Asks once to go back to this seq when it sees a higher one.
     resync: Option<u64>,
     /// Reads nothing after Hello.
@@ -213,7 +215,7 @@ impl Server {
                 return Err(tonic::Status::new(code, "scripted"));
             }
         }
-        if script.hold_acks {
+        if script.hold_acks && !script.ok_at_close {
             // Not everything is stored, so the call does not end.
             std::future::pending::<()>().await;
         }
@@ -404,8 +406,12 @@ async fn a_fenced_client_stops_for_good() {
 async fn a_refused_hello_is_not_repeated() {
     for code in [Code::InvalidArgument, Code::FailedPrecondition, Code::OutOfRange] {
         let server = Server::new([Script { refuse_hello: Some(code), ..Script::default() }]);
-        let client = start(config(server.listen().await));
+        let (told, mut config) = (Arc::new(Mutex::new(Vec::new())), config(server.listen().await));
+        let hook = Arc::clone(&told);
+        config.on_refused = Some(Arc::new(move |reason| hook.lock().unwrap().push(reason.to_owned())));
+        let client = start(config);
         assert!(!client.wait_welcome_async(DEADLINE).await);
+        until("to be told", || told.lock().unwrap().len() == 1).await;
         let stats = client.stats();
         assert!(matches!(stats.end, Some(End::Refused(_))), "{stats:?}");
         assert!(stats.last_error.unwrap().contains("not you"));
@@ -569,6 +575,32 @@ async fn a_close_without_ok_is_repeated() {
     client.push(line("one"));
     assert!(client.close_async(Status::Unknown, None, DEADLINE).await.is_complete());
     assert_eq!(server.seen.lock().unwrap().hellos.len(), 3);
+}
+
+#[tokio::test]
+async fn an_ok_without_the_ack_of_everything_is_no_end() {
+    let draining = Script { hold_acks: true, ok_at_close: true, ..Script::default() };
+    let server = Server::new([draining, Script { lose_queued: true, ..Script::default() }]);
+    let client = start(config(server.listen().await));
+    client.push(line("one"));
+    assert!(client.close_async(Status::Unknown, None, DEADLINE).await.is_complete());
+    let seen = server.seen.lock().unwrap();
+    assert_eq!((seen.hellos.len(), seen.texts(), seen.stored), (2, vec!["one".to_owned()], 1));
+}
+
+#[tokio::test]
+async fn a_wait_can_be_given_up() {
+    let server = Server::new([Script { hold_acks: true, ..Script::default() }]);
+    let client = Arc::new(start(config(server.listen().await)));
+    client.push(line("one"));
+    let waiting = Arc::clone(&client);
+    let began = Instant::now();
+    let outcome = tokio::task::spawn_blocking(move || {
+        assert!(!waiting.flush_while(Duration::MAX, &mut || false));
+        waiting.close_while(Status::Unknown, None, Duration::MAX, &mut || false)
+    });
+    assert_eq!(outcome.await.unwrap().undelivered, 1);
+    assert!(began.elapsed() < DEADLINE);
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # The main job on the embedded default: builds the server and the Python package, serves, and runs a realistic Python
 # pipeline whose every line is in the browser milliseconds later. Ctrl-C stops the server cleanly.
-# DEMO_ONCE=1 stops it after the run, for tests; DEMO_SPEED=10 makes the pipeline ten times faster.
+# DEMO_GRPC and DEMO_HTTP listen elsewhere; DEMO_ONCE=1 stops it after the run; DEMO_SPEED=10 makes the pipeline ten times faster.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 ./.ci/prepare demo
-echo "== building the server (the first time a few minutes)"
+echo "== building the server (the first time about ten minutes on two cores, and 1.5 GB below target/)"
 cargo build -p flowforge-server --locked
 echo "== building the Python package into target/venv-demo"
 VIRTUAL_ENV=$PWD/target/venv-demo target/venv-demo/bin/maturin develop --manifest-path sdk-python/Cargo.toml --profile dev
@@ -16,8 +16,9 @@ folder=$(mktemp -d "${TMPDIR:-/tmp}/flowforge-demo.XXXXXX")
 grpc=${DEMO_GRPC:-127.0.0.1:50051}
 http=${DEMO_HTTP:-127.0.0.1:8080}
 
+# In a session of its own: Ctrl-C ends the pipeline first, and then the server, once everything is stored.
 FLOWFORGE__SERVER__GRPC=$grpc FLOWFORGE__SERVER__HTTP=$http FLOWFORGE__SQLITE__PATH=$folder/flowforge.db \
-    "$flowforge" serve &
+    setsid "$flowforge" serve > >(tee "$folder/serve.log" >&2) 2>&1 &
 server=$!
 stop() {
     trap - EXIT INT TERM
@@ -27,11 +28,13 @@ stop() {
     echo "== stopped, the demo's data is deleted"
 }
 trap stop EXIT
-trap 'exit 0' INT TERM
+trap 'exit 130' INT TERM
 
-for _ in $(seq 100); do
-    curl -fs "http://$http/readyz" >/dev/null && break
-    kill -0 "$server" 2>/dev/null || { echo "the server did not start, see above" >&2; exit 1; }
+until grep -qs "is serving" "$folder/serve.log"; do
+    if ! kill -0 "$server" 2>/dev/null; then
+        echo "the server did not start. If something listens there already: DEMO_GRPC=127.0.0.1:50052 DEMO_HTTP=127.0.0.1:8081 make demo" >&2
+        exit 1
+    fi
     sleep 0.1
 done
 

@@ -67,7 +67,12 @@ def run_here(way: str, lines: int, repeats: int) -> list[float]:
     if way.startswith("flowforge"):
         import flowforge
 
-        flowforge.init(task_id=way.replace(" ", "-"), max_buffer_bytes=1 << 30)
+        spool = tempfile.mkdtemp() if way.endswith("spool") else False
+        os.environ["FLOWFORGE_SPOOL_SIZE"] = "1GiB"
+        task = way.replace(" ", "-").replace(",", "")
+        flowforge.init(task_id=task, max_buffer_bytes=1 << 30, spool=spool)
+        if flowforge.stats()["spool_problem"]:
+            raise SystemExit("there is no spool: the figures are not of spooling")
         settle = stored
     if way == "wandb print":
         import wandb
@@ -103,17 +108,17 @@ def main() -> int:
         with os.fdopen(args.to, "w") as pipe:
             json.dump(run_here(args.way, args.lines, args.repeats), pipe)
         return 0
-    ways = ["plain print", "flowforge print", "NullHandler info", "flowforge info"]
+    ways = ["plain print", "flowforge print", "flowforge print, spool", "NullHandler info", "flowforge info"]
     if importlib.util.find_spec("wandb"):
-        ways.insert(2, "wandb print")
+        ways.insert(3, "wandb print")
     costs = {}
     print(f"Python {sys.version.split()[0]}, {args.repeats} x {args.lines} lines")
-    print(f"{'':20} {'min ns':>8} {'median ns':>10}")
+    print(f"{'':22} {'min ns':>8} {'median ns':>10}")
     for way in ways:
         lines = min(args.lines, 10_000) if way.startswith("wandb") else args.lines
         with serve() as server, tempfile.TemporaryDirectory() as folder:
             costs[way] = run_apart(way, lines, args.repeats, server.grpc, folder)
-        print(f"{way:20} {min(costs[way]):8.0f} {statistics.median(costs[way]):10.0f}", flush=True)
+        print(f"{way:22} {min(costs[way]):8.0f} {statistics.median(costs[way]):10.0f}", flush=True)
     return report(costs)
 
 
@@ -122,6 +127,7 @@ def report(costs: dict[str, list[float]]) -> int:
     good = True
     for what, base, ours, gate in (
         ("a printed line", "plain print", "flowforge print", PRINT_GATE_NS),
+        ("a spooled line", "plain print", "flowforge print, spool", PRINT_GATE_NS),
         ("a log record", "NullHandler info", "flowforge info", LOG_GATE_NS),
     ):
         more = statistics.median(costs[ours]) - statistics.median(costs[base])

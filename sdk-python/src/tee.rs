@@ -3,43 +3,56 @@
 //! Bound as an attribute of the Python object, so that `print` enters no Python frame. The terminal comes first: what it
 //! raises is raised, and only what it took is shipped. Shipping never waits and never raises.
 
-use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use flowforge_client::Stream;
+use flowforge_client::{Lane, Stream};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::producer::Producer;
-use crate::{fork, guard, text};
+use crate::{guard, text};
 
 /// Some `task()` was entered: writes look it up. Until then they are spared the cost.
 static TASKS: AtomicBool = AtomicBool::new(false);
-static NEXT_LANE: AtomicU64 = AtomicU64::new(1);
 
 thread_local! {
-    static ECHO_ONLY: Cell<bool> = const { Cell::new(false) };
-    static LANE: Cell<u64> = const { Cell::new(0) };
-    static IN_LINE: Cell<bool> = const { Cell::new(false) };
+    /// The streams whose writes are not shipped, one bit each.
+    static ECHO_ONLY: Cell<u8> = const { Cell::new(0) };
+    /// Each thread's unfinished line is its own; it ends with the thread.
+    static LANE: Lane = Lane::new();
+    /// How many writes of ours this thread is inside of.
+    static INSIDE: Cell<u32> = const { Cell::new(0) };
+    /// The last record that the stream underneath made of what it was given, and whether there is one.
+    static RECORD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static HAS_RECORD: Cell<bool> = const { Cell::new(false) };
+    /// The streams whose line was shipped as a record: the rest of it goes the same way.
+    static AS_RECORD: Cell<u8> = const { Cell::new(0) };
 }
 
 pub(crate) fn use_tasks() {
     TASKS.store(true, Ordering::Relaxed);
 }
 
-pub(crate) fn echo_only(on: bool) -> bool {
-    ECHO_ONLY.replace(on)
+pub(crate) fn echo_only(streams: u8, also: bool) -> u8 {
+    ECHO_ONLY.replace(if also { ECHO_ONLY.get() | streams } else { streams })
 }
 
-/// Each thread's unfinished line is its own.
-fn lane() -> u64 {
-    LANE.with(|lane| {
-        if lane.get() == 0 {
-            lane.set(NEXT_LANE.fetch_add(1, Ordering::Relaxed));
-        }
-        lane.get()
-    })
+/// A record ships. If that is because the program's stream logs what is printed, the print must not ship too.
+pub(crate) fn note_record(message: &[u8]) {
+    if INSIDE.get() > 0 {
+        let kept = RECORD.try_with(|record| record.replace(message.trim_ascii().to_vec()));
+        HAS_RECORD.set(kept.is_ok());
+    }
+}
+
+fn bit(stream: Stream) -> u8 {
+    match stream {
+        Stream::Stdout => 1,
+        Stream::Stderr => 2,
+        Stream::Log => 0,
+    }
 }
 
 /// Writes to a stream of the program, and ships what was written.
@@ -68,11 +81,11 @@ impl Tee {
     /// Writes text; what the stream's own `write` returns.
     #[pyo3(signature = (text, /))]
     fn write<'py>(&self, text: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let written = self.target_write.bind(text.py()).call1((text,))?;
+        let written = self.pass_on(text)?;
         if self.is_shipping() {
             guard::run((), || self.ship_text(text));
         }
-        if written.is_none() {
+        if written.is_none() && text.is_instance_of::<PyString>() {
             // A stream that breaks the contract is no reason for us to break it.
             return Ok(text.len()?.into_pyobject(text.py())?.into_any());
         }
@@ -82,7 +95,7 @@ impl Tee {
     /// Writes bytes; how many the stream took.
     #[pyo3(signature = (data, /))]
     fn write_bytes<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let written = self.target_write.bind(data.py()).call1((data,))?;
+        let written = self.pass_on(data)?;
         if self.is_shipping() {
             guard::run((), || self.ship_bytes(data, &written));
         }
@@ -96,8 +109,33 @@ impl Tee {
 }
 
 impl Tee {
+    fn pass_on<'py>(&self, data: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        INSIDE.set(INSIDE.get() + 1);
+        HAS_RECORD.set(false);
+        let written = self.target_write.bind(data.py()).call1((data,));
+        INSIDE.set(INSIDE.get() - 1);
+        written
+    }
+
     fn is_shipping(&self) -> bool {
-        self.shipping.load(Ordering::Relaxed) && !ECHO_ONLY.get()
+        self.shipping.load(Ordering::Relaxed) && ECHO_ONLY.get() & bit(self.stream) == 0
+    }
+
+    /// Whether the stream underneath has made a record of this text, or of the line that it ends.
+    fn is_record(&self, bytes: &[u8]) -> bool {
+        let (text, own) = (bytes.trim_ascii(), bit(self.stream));
+        if text.is_empty() {
+            let before = AS_RECORD.get();
+            if bytes.contains(&b'\n') {
+                AS_RECORD.set(before & !own);
+            }
+            return before & own != 0;
+        }
+        let is_record = HAS_RECORD.replace(false)
+            && RECORD.with_borrow(|record| record.windows(text.len()).any(|part| part == text));
+        let open = is_record && bytes.last() != Some(&b'\n');
+        AS_RECORD.set(if open { AS_RECORD.get() | own } else { AS_RECORD.get() & !own });
+        is_record
     }
 
     fn ship_text(&self, text: &Bound<'_, PyAny>) {
@@ -122,17 +160,23 @@ impl Tee {
     }
 
     fn ship(&self, py: Python<'_>, bytes: &[u8]) {
-        let Some(last) = bytes.last() else { return };
-        // Asking costs a syscall: at the beginning of a line, not for each write.
-        if !IN_LINE.replace(*last != b'\n') {
-            fork::check();
+        if bytes.is_empty() || self.is_record(bytes) {
+            return;
         }
+        // A thread that is being torn down has no lane any more.
+        if LANE.try_with(|lane| self.ship_from(py, lane, bytes)).is_err() {
+            self.ship_from(py, &Lane::new(), bytes);
+        }
+    }
+
+    fn ship_from(&self, py: Python<'_>, lane: &Lane, bytes: &[u8]) {
         if TASKS.load(Ordering::Relaxed)
             && let Ok(current) = self.current_task.call0(py)
             && let Ok(task) = current.bind(py).cast::<Producer>()
+            && task.get().write(py, lane, self.stream, bytes)
         {
-            return task.get().write(py, lane(), self.stream, bytes);
+            return;
         }
-        self.producer.get().write(py, lane(), self.stream, bytes);
+        self.producer.get().write(py, lane, self.stream, bytes);
     }
 }

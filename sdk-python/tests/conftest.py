@@ -8,7 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from harness import DEADLINE_S, Program, Server
+from harness import BINARY, DEADLINE_S, Program, Server
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +37,7 @@ class Runner:
         self.server = server
         self.folder = folder
         self.task = "".join(c if c.isalnum() else "-" for c in name)
+        self.spool = folder / "spool"
         self.started: list[subprocess.Popen[bytes]] = []
 
     def start(self, code: str, *arguments: str, under: tuple[str, ...] = (), **env: str) -> Program:
@@ -50,6 +51,7 @@ class Runner:
             "FLOWFORGE_TASK_ID": self.task,
             "PYTHONFAULTHANDLER": "1",
             "PYTHONUNBUFFERED": "",
+            **({"FLOWFORGE_SPOOL": str(self.spool)} if under else {}),
             **env,
         }
         command = [*under, sys.executable, str(script), *arguments]
@@ -64,6 +66,17 @@ class Runner:
         code_ = program.process.wait(DEADLINE_S)
         assert code_ == 0, program.stderr
         return program
+
+    def push(self) -> str:
+        """Upload what dead programs left; what the command says."""
+        command = [str(BINARY), "spool", "push", "--dir", str(self.spool)]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+        assert ended.returncode == 0, ended.stderr
+        return ended.stderr
+
+    def left(self) -> list[Path]:
+        """Find the files of the spool."""
+        return sorted(self.spool.glob("**/*.spool"))
 
     def stop(self) -> None:
         """Leave no process behind."""

@@ -85,6 +85,10 @@ class Server:
         except (urllib.error.URLError, OSError):
             return None
 
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()

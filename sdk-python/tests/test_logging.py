@@ -1,6 +1,7 @@
 """Records ship once, with their structure, and nothing about them can hurt."""
 
 import json
+import textwrap
 from typing import Any
 
 import pytest
@@ -200,3 +201,116 @@ def test_prints_inside_our_paths_neither_loop_nor_block(run: Runner) -> None:  #
     )
     assert program.stdout == "inside filter\ninside str\nend\n"
     assert run.server.lines(run.task) == ["inside filter", "inside str", "loud", "end"]
+
+
+def test_the_programs_own_formatter_formats_the_exception(run: Runner) -> None:
+    code = """
+        import {0} logging
+        {1}
+        class OneLine(logging.Formatter):
+            def formatException(self, info): return "one line: " + repr(info[1])
+        handler = logging.StreamHandler(); handler.setFormatter(OneLine("%(message)s")); logging.root.addHandler(handler)
+        try: 1 / 0
+        except ZeroDivisionError: logging.exception("failed")
+        """
+    expected = run.run(code.format("", "import os")).stderr
+    assert run.run(code.format("flowforge,", "flowforge.init()")).stderr == expected
+    assert "one line: ZeroDivisionError" in expected
+    assert [line.splitlines()[-1] for line in run.server.lines(run.task)] == ["ZeroDivisionError: division by zero"]
+
+
+TWICE = {
+    "a handler that prints": """
+        flowforge.init(flush_timeout=30)
+        class Printing(logging.Handler):
+            def emit(self, record): print(self.format(record))
+        logging.root.addHandler(Printing()); logging.warning("once")
+        """,
+    "both handlers by hand": """
+        flowforge.init(logging=False, flush_timeout=30)
+        logging.basicConfig(format="%(message)s", handlers=[logging.StreamHandler(), flowforge.Handler()])
+        logging.warning("once")
+        """,
+    "both handlers by hand, with a filter": """
+        flowforge.init(logging=False, flush_timeout=30)
+        ours = flowforge.Handler(); ours.addFilter(lambda record: True)
+        logging.basicConfig(format="%(message)s", handlers=[logging.StreamHandler(), ours]); logging.warning("once")
+        """,
+    "a queue from a child": """
+        flowforge.init(flush_timeout=30)
+        context = multiprocessing.get_context("fork"); queue = context.Queue()
+        def work():
+            logging.root.handlers = [logging.handlers.QueueHandler(queue)]; logging.warning("once")
+        listener = logging.handlers.QueueListener(queue, logging.StreamHandler()); listener.start()
+        process = context.Process(target=work); process.start(); process.join(); listener.stop()
+        """,
+    "a queue that hands records to their loggers": """
+        flowforge.init(flush_timeout=30)
+        context = multiprocessing.get_context("fork"); queue = context.Queue()
+        def work():
+            logging.root.handlers = [logging.handlers.QueueHandler(queue)]; logging.warning("once")
+        process = context.Process(target=work); process.start(); process.join()
+        logging.basicConfig(); record = queue.get(); logging.getLogger(record.name).handle(record)
+        """,
+    "a stream that logs what is printed": """
+        class Logging:
+            def write(self, text):
+                if text.strip(): logging.getLogger("out").warning(text.rstrip())
+                return len(text)
+            def flush(self): pass
+        logging.basicConfig(stream=sys.__stderr__); sys.stdout = Logging()
+        flowforge.init(flush_timeout=30); print("once")
+        """,
+}
+
+
+@pytest.mark.parametrize("way", TWICE)
+def test_nothing_ships_twice(run: Runner, way: str) -> None:
+    run.run("import flowforge, logging, logging.handlers, multiprocessing, sys\n" + textwrap.dedent(TWICE[way]))
+    assert run.server.lines(run.task) == ["once"]
+
+
+def test_what_else_is_printed_while_a_handler_works_is_captured(run: Runner) -> None:
+    run.run(
+        """
+        import flowforge, logging, sys
+        flowforge.init(flush_timeout=30)
+        logging.basicConfig(stream=sys.stdout, format="%(message)s")
+        class Loud:
+            def __str__(self): print("to stderr", file=sys.stderr); return "loud"
+        logging.warning("%s", Loud())
+        logging.warning("%d", "x")
+        """
+    )
+    lines = run.server.lines(run.task, "stderr")
+    assert lines.count("to stderr") == 2 and "--- Logging error ---" in lines
+    assert run.server.lines(run.task, "log") == ["loud", "'%d' ('x',)"] and not run.server.lines(run.task, "stdout")
+
+
+def test_records_that_break_their_contract_are_neither_lost_nor_felt(run: Runner) -> None:
+    run.run(
+        """
+        import flowforge, logging, sys
+        flowforge.init(flush_timeout=30)
+        logging.root.handlers = [logging.NullHandler()]
+        class BadDict(dict):
+            def items(self): raise RuntimeError("no items")
+        class Bad:
+            def __str__(self): raise RuntimeError("no str")
+        def record(**what):
+            made = logging.LogRecord("name", logging.WARNING, "", 0, what.pop("msg"), (), None)
+            vars(made).update(what)
+            logging.getLogger("strange").handle(made)
+        record(msg="dict", extra=BadDict(a=1))
+        record(msg="created", created="yesterday")
+        record(msg="far", created=float("inf"))
+        record(msg="name", name=Bad())
+        record(msg="huge", number=10**5000)
+        deep = []
+        for _ in range(100_000): deep = [deep]
+        record(msg="deep", deep=deep)
+        record(msg="exc", exc_info=5)
+        """
+    )
+    expected = ["dict", "created", "far", "name", "huge", "deep", "exc"]
+    assert [line.splitlines()[0] for line in run.server.lines(run.task)] == expected

@@ -140,3 +140,72 @@ def test_a_handler_that_keeps_a_stopped_stream_writes_to_the_live_one(run: Runne
         """
     )
     assert program.stderr == "early after stop\nlate after stop\n"
+
+
+def test_a_stream_with_only_write_and_flush(run: Runner) -> None:
+    program = run.run(
+        """
+        import logging, sys
+        class Bare:
+            def __init__(self, below): self.below = below
+            def write(self, text): self.below.write(str(text))
+            def flush(self): self.below.flush()
+        sys.stdout = Bare(sys.stdout)
+        import flowforge, io
+        flowforge.init(flush_timeout=30)
+        assert not sys.stdout.isatty() and not sys.stdout.closed and sys.stdout.writable() and not sys.stdout.readable()
+        try: sys.stdout.fileno()
+        except io.UnsupportedOperation: pass
+        else: raise SystemExit("a number")
+        assert not hasattr(sys.stdout, "live2") and sys.stdout.write(5) is None
+        held = sys.stdout
+        logging.basicConfig(stream=held, level=20)
+        logging.info("before"); print("printed")
+        flowforge.shutdown()
+        assert not held.isatty() and not held.closed
+        logging.info("after"); held.write("held\\n")
+        """
+    )
+    assert program.stdout == "5INFO:root:before\nprinted\nINFO:root:after\nheld\n" and not program.stderr
+    assert run.server.lines(run.task) == ["before", "printed"]
+
+
+def test_writers_around_our_buffer_are_captured(run: Runner) -> None:
+    program = run.run(
+        """
+        import flowforge, io, sys
+        flowforge.init(flush_timeout=30)
+        sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")
+        for number in range(3): print("detached", number)
+        sys.stderr = io.TextIOWrapper(sys.stderr.buffer, encoding="utf-8")
+        print("wrapped", file=sys.stderr)
+        """
+    )
+    assert program.stdout == "detached 0\ndetached 1\ndetached 2\n" and program.stderr == "wrapped\n"
+    assert run.server.lines(run.task, "stdout") == ["detached 0", "detached 1", "detached 2"]
+    assert run.server.lines(run.task, "stderr") == ["wrapped"]
+
+
+def test_lines_of_threads_that_are_gone_neither_wait_nor_tear_others(run: Runner) -> None:
+    run.run(
+        """
+        import flowforge, sys, threading
+        flowforge.init(flush_timeout=30)
+        for number in range(200):
+            thread = threading.Thread(target=sys.stdout.write, args=(".",)); thread.start(); thread.join()
+        barrier = threading.Barrier(2)
+        def work(own):
+            for number in range(20):
+                for turn in range(4):
+                    barrier.wait()
+                    if turn % 2 == own: sys.stdout.write(f"thread {own} " if turn < 2 else f"line {number}\\n")
+        threads = [threading.Thread(target=work, args=(own,)) for own in (0, 1)]
+        [t.start() for t in threads]; [t.join() for t in threads]
+        """
+    )
+    lines = run.server.lines(run.task)
+    assert lines.count(".") == 200
+    for own in (0, 1):
+        assert [line for line in lines if line.startswith(f"thread {own}")] == [
+            f"thread {own} line {n}" for n in range(20)
+        ]

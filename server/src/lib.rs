@@ -10,6 +10,7 @@
 //!
 //! [`serve`] wires them together and takes them down in order; [`config`] says how; [`cli`] is the command line.
 
+pub mod backend;
 pub mod broker;
 pub mod cli;
 pub mod clock;
@@ -18,6 +19,7 @@ pub mod http;
 pub mod ingest;
 pub mod line;
 pub mod retention;
+pub mod role;
 pub mod serve;
 pub mod tail;
 pub mod writer;

@@ -12,8 +12,7 @@ use anyhow::{Context as _, bail};
 use axum::serve::ListenerExt as _;
 use flowforge_proto::v1::Limits;
 use flowforge_proto::v1::log_service_server::LogServiceServer;
-use flowforge_storage::sqlite::SqliteOptions;
-use flowforge_storage::{LogStore, SqliteStore};
+use flowforge_storage::LogStore;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -21,15 +20,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::broker::memory::queue::QueueLimits;
-use crate::broker::memory::{MemoryBroker, MemoryOptions};
+use crate::backend::{open_broker, open_store};
 use crate::broker::{Broker, FlushLimits};
-use crate::config::{Config, LogFormat, StorageDriver};
+use crate::config::{BrokerDriver, Config, LogFormat, StorageDriver};
 use crate::http::AppState;
 use crate::ingest::Ingest;
+use crate::role::{Role, Roles};
 use crate::tail::Tail;
 use crate::writer::Writer;
-use crate::{http, retention};
+use crate::{config, http, retention};
 
 /// How often leases are checked.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
@@ -59,22 +58,29 @@ pub fn init_logging(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Serves until SIGTERM or Ctrl-C, then drains. An error says what, where, and what to do.
-pub async fn serve(config: Config) -> anyhow::Result<()> {
+pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
+    let needed = [Role::Ingest, Role::Tail, Role::Worker];
+    if config.broker.driver == BrokerDriver::Memory && !needed.into_iter().all(|role| roles.has(role)) {
+        bail!(
+            "--roles shares the work among processes, which needs a queue that they share: set broker.driver to redis"
+        );
+    }
     // Before anything else, so that an early signal is not lost.
     let stop = stop_signal()?;
     let store = open_store(&config).await?;
-    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Arc::clone(&store), memory_options(&config)));
-    let grpc = bind(config.server.grpc, "server.grpc").await?;
+    let broker = open_broker(&config, &roles, &store).await?;
+    let grpc = if roles.has(Role::Ingest) { Some(bind(config.server.grpc, "server.grpc").await?) } else { None };
     let web = bind(config.server.http, "server.http").await?;
     let recovered = broker.recover().await.context("cannot read the running tasks from the store")?;
-    let (grpc_address, http_address) = (grpc.local_addr()?, web.local_addr()?);
-    for (key, address) in [("server.grpc", grpc_address), ("server.http", http_address)] {
-        if !address.ip().is_loopback() {
+    let (grpc_address, http_address) = (grpc.as_ref().map(TcpListener::local_addr).transpose()?, web.local_addr()?);
+    for (key, address) in [("server.grpc", grpc_address), ("server.http", Some(http_address))] {
+        if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
             warn!(%address, "{key} is reachable from other machines, and there is no authentication yet");
         }
     }
     let server = Server {
         config,
+        roles,
         store,
         broker,
         ingest_stop: CancellationToken::new(),
@@ -83,7 +89,9 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let sessions = TaskTracker::new();
     let mut stages = server.start(grpc, web, http_address, &sessions)?;
-    info!(grpc = %grpc_address, http = %http_address, running_tasks = recovered, "flowforge is serving");
+    let grpc = grpc_address.map_or_else(|| "none".to_owned(), |address| address.to_string());
+    let (store, broker) = (config::describe_store(&server.config), config::describe_broker(&server.config));
+    info!(%grpc, http = %http_address, store, broker, running_tasks = recovered, "flowforge is serving");
 
     tokio::select! {
         () = stop => info!(grace = ?server.config.shutdown.grace, "stopping: storing and acking what was accepted"),
@@ -94,6 +102,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
 struct Server {
     config: Config,
+    roles: Roles,
     store: Arc<dyn LogStore>,
     broker: Arc<dyn Broker>,
     ingest_stop: CancellationToken,
@@ -106,40 +115,52 @@ impl Server {
     /// Every stage is a task of the returned set: one that ends or panics takes the process down, nothing limps.
     fn start(
         &self,
-        grpc: TcpListener,
+        grpc: Option<TcpListener>,
         web: TcpListener,
         http_address: std::net::SocketAddr,
         sessions: &TaskTracker,
     ) -> anyhow::Result<JoinSet<anyhow::Result<()>>> {
         let mut stages = JoinSet::new();
-        let writer = Writer {
+        if self.roles.has(Role::Worker) {
+            let writer = self.writer();
+            stages.spawn(async move {
+                writer.run().await;
+                Ok(())
+            });
+        }
+        let broker = Arc::clone(&self.broker);
+        stages.spawn(async move { sweep(broker).await });
+        if self.config.retention.days > 0 && self.roles.has(Role::Retention) {
+            let border = retention::Border {
+                days: self.config.retention.days,
+                // PostgreSQL has a partition for each day, and drops it whole.
+                at_midnight: self.config.logging.storage_driver == StorageDriver::Postgres,
+            };
+            let store = Arc::clone(&self.store);
+            stages.spawn(async move {
+                retention::run(store, border).await;
+                Ok(())
+            });
+        }
+        if let Some(grpc) = grpc {
+            stages.spawn(self.listeners.track_future(self.grpc(grpc, http_address, sessions)?));
+        }
+        stages.spawn(self.listeners.track_future(self.http(web)));
+        self.listeners.close();
+        Ok(stages)
+    }
+
+    fn writer(&self) -> Writer {
+        Writer {
             broker: Arc::clone(&self.broker),
             store: Arc::clone(&self.store),
             limits: FlushLimits {
                 max_rows: self.config.batch.max_rows,
                 max_delay: self.config.batch.max_delay.duration(),
                 hard_max_rows: self.config.batch.hard_max_rows,
-                min_interval: self.config.batch.min_interval.duration(),
+                min_interval: self.config.min_interval(),
             },
-        };
-        stages.spawn(async move {
-            writer.run().await;
-            Ok(())
-        });
-        let broker = Arc::clone(&self.broker);
-        stages.spawn(async move { sweep(broker).await });
-        if self.config.retention.days > 0 {
-            let keep = Duration::from_secs(u64::from(self.config.retention.days) * 24 * 60 * 60);
-            let store = Arc::clone(&self.store);
-            stages.spawn(async move {
-                retention::run(store, keep).await;
-                Ok(())
-            });
         }
-        stages.spawn(self.listeners.track_future(self.grpc(grpc, http_address, sessions)?));
-        stages.spawn(self.listeners.track_future(self.http(web)));
-        self.listeners.close();
-        Ok(stages)
     }
 
     fn grpc(
@@ -198,6 +219,7 @@ impl Server {
             default_lines: self.config.tail.default_lines,
             shutdown: self.ingest_stop.clone(),
         };
+        let router = if self.roles.has(Role::Tail) { http::router(state) } else { http::health(state) };
         let stop = self.tail_stop.clone();
         let listener = listener.tap_io(|connection| {
             if let Err(error) = connection.set_nodelay(true) {
@@ -205,7 +227,7 @@ impl Server {
             }
         });
         async move {
-            axum::serve(listener, http::router(state))
+            axum::serve(listener, router)
                 .with_graceful_shutdown(stop.cancelled_owned())
                 .await
                 .context("the HTTP server failed")
@@ -238,9 +260,7 @@ impl Server {
         self.ingest_stop.cancel();
         sessions.close();
         sessions.wait().await;
-        while self.broker.queued().rows > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        self.broker.leave().await;
         // Record changes of the last moments: ends whose rows are stored by now.
         self.broker.sweep().await;
         self.tail_stop.cancel();
@@ -254,33 +274,6 @@ async fn sweep(broker: Arc<dyn Broker>) -> anyhow::Result<()> {
     loop {
         ticks.tick().await;
         broker.sweep().await;
-    }
-}
-
-async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn LogStore>> {
-    let store: Arc<dyn LogStore> = match config.logging.storage_driver {
-        StorageDriver::Sqlite => {
-            let options = SqliteOptions {
-                path: config.sqlite.path.clone(),
-                busy_timeout: config.sqlite.busy_timeout.duration(),
-                read_connections: config.sqlite.read_connections,
-            };
-            Arc::new(SqliteStore::open(options).await?)
-        }
-    };
-    store.migrate().await?;
-    Ok(store)
-}
-
-fn memory_options(config: &Config) -> MemoryOptions {
-    MemoryOptions {
-        lease: config.broker.lease.duration(),
-        recent_bytes: config.tail.buffer.in_memory(),
-        max_producers: config.broker.max_producers,
-        queue: QueueLimits {
-            max_bytes: config.queue.max_bytes.in_memory(),
-            max_tenant_bytes: config.queue.max_tenant_bytes.in_memory(),
-        },
     }
 }
 

@@ -13,11 +13,12 @@ pub enum ErrorKind {
 
 /// A failed call to a store.
 #[derive(Debug, thiserror::Error)]
-#[error("{context}: {source}")]
+#[error("{context}: {cause}")]
 pub struct StoreError {
     kind: ErrorKind,
     context: String,
-    source: Box<dyn std::error::Error + Send + Sync>,
+    /// Told with the context, and so not a `source`: whoever prints the chain of causes would tell it twice.
+    cause: Box<dyn std::error::Error + Send + Sync>,
 }
 
 impl StoreError {
@@ -25,9 +26,9 @@ impl StoreError {
     pub fn new(
         kind: ErrorKind,
         context: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { kind, context: context.into(), source: source.into() }
+        Self { kind, context: context.into(), cause: cause.into() }
     }
 
     /// The class of the failure.

@@ -6,17 +6,21 @@
 //!
 //! This crate knows nothing of gRPC, HTTP or Redis.
 
+pub mod clickhouse;
 pub mod contract;
 pub mod error;
 pub mod key;
+pub mod postgres;
 pub mod query;
 pub mod record;
 pub mod sqlite;
 pub mod store;
 pub mod task;
 
+pub use self::clickhouse::ClickhouseStore;
 pub use error::{ErrorKind, StoreError};
 pub use key::{InvalidName, TaskKey};
+pub use postgres::PostgresStore;
 pub use query::{Direction, LogFilter, Page, ReadQuery, StreamSet, TaskCursor, TaskFilter, TaskPage};
 pub use record::{LogRecord, ProducerId, Stream, TaskLines};
 pub use sqlite::SqliteStore;

@@ -1,10 +1,15 @@
 //! What one server promises, one promise a test. See the crate's documentation for the harness.
 
 mod cli;
+mod clickhouse;
 mod crash;
 mod http;
 mod opens;
+mod pairings;
+mod postgres;
 mod protocol;
 mod proxy;
+mod redis;
 mod shutdown;
+mod spool;
 mod tail;

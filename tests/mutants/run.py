@@ -84,10 +84,10 @@ MUTANTS = [
     Mutant(
         "dedupe-off",
         "What is already there is dropped.",
-        "server/src/broker/memory/state.rs",
-        """            if seq <= queued {
-                continue;
-            }
+        "server/src/broker/task/state.rs",
+        """        if seq <= queued {
+            return None;
+        }
 """,
         "",
         ("e2e", "protocol::a_gap_in_the_numbers_is_answered_with_resync_and_repeats_are_dropped"),

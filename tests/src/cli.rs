@@ -16,6 +16,8 @@ use crate::wait::PATIENCE;
 pub fn command<S: AsRef<OsStr>>(server: &Server, args: impl IntoIterator<Item = S>) -> Result<Command> {
     let mut command = Command::new(binary()?);
     command.args(args).env("FLOWFORGE_SERVER", server.grpc_url()).env("FLOWFORGE_HTTP", server.http_url());
+    // Not the spool of whoever runs the tests.
+    command.env("FLOWFORGE_SPOOL", server.dir().join("spool")).env_remove("FLOWFORGE_SPOOL_SIZE");
     for name in ["FLOWFORGE_TASK_ID", "FLOWFORGE_TENANT_ID", "FLOWFORGE_WORKFLOW_ID", "PYTHONUNBUFFERED"] {
         command.env_remove(name);
     }

@@ -121,7 +121,11 @@ impl Generator {
             captured: 0,
             stored: 0,
         };
-        Self { journal, stop, task: tokio::spawn(run.run()) }
+        let task = tokio::spawn(async move {
+            // Said at once: whoever waits for acks would only learn that none come.
+            run.run().await.inspect_err(|error| eprintln!("a generator gave up: {error:#}"))
+        });
+        Self { journal, stop, task }
     }
 
     /// What it knows now.

@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use flowforge_test_services::redis::{Persistence, Redis};
 use flowforge_test_services::{Process, free_address};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -20,6 +21,19 @@ impl Overrides {
     /// None.
     pub fn none() -> Self {
         Self::default()
+    }
+
+    /// Of several servers over one Redis and one store.
+    ///
+    /// The store is a SQLite file in `folder`. It belongs to one process, and is locked by its name; each server is given a
+    /// name of its own for it. SQLite itself lets several processes use one file on one machine; nobody should in earnest.
+    pub fn sharing(folder: &Path, name: &str, redis_url: &str) -> Result<Self> {
+        let path = folder.join(format!("{name}.db"));
+        if !path.exists() {
+            std::os::unix::fs::symlink(folder.join("shared.db"), &path)?;
+        }
+        let settings = Self::none().set("broker.driver", "redis").set("redis.url", redis_url);
+        Ok(settings.set("queue.claim_idle", "2s").set("sqlite.path", &path.display().to_string()))
     }
 
     /// Sets `section.key`.
@@ -52,6 +66,8 @@ pub struct Server {
     dir: TempDir,
     grpc: SocketAddr,
     http: SocketAddr,
+    /// With `FLOWFORGE_TEST_BROKER=redis`: its own, which outlives its restarts.
+    redis: Option<Redis>,
 }
 
 impl Server {
@@ -67,20 +83,38 @@ impl Server {
         Ok(server)
     }
 
+    /// Starts one that does a part of the work: `--roles`.
+    pub async fn start_as(roles: &'static str, overrides: Overrides) -> Result<Self> {
+        let mut server = Self::prepare_as(Some(roles), overrides)?;
+        server.restart().await?;
+        Ok(server)
+    }
+
     /// Directory and addresses, and no process yet.
     pub fn prepare(overrides: Overrides) -> Result<Self> {
+        Self::prepare_as(None, overrides)
+    }
+
+    fn prepare_as(roles: Option<&'static str>, overrides: Overrides) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("flowforge-test-").tempdir()?;
         let (binary, folder) = (binary()?, dir.path().to_owned());
         let process = Process::new("flowforge serve", &dir.path().join("server.log"), move || {
             let mut command = Command::new(&binary);
             command.args(["serve", "--config", "config.yaml"]).current_dir(&folder);
+            if let Some(roles) = roles {
+                command.args(["--roles", roles]);
+            }
             command
         });
-        Ok(Self { overrides, process, dir, grpc: free_address()?, http: free_address()? })
+        Ok(Self { overrides, process, dir, grpc: free_address()?, http: free_address()?, redis: None })
     }
 
     /// Starts the process again after it ended, on the same addresses and data.
     pub async fn restart(&mut self) -> Result<()> {
+        let wanted = std::env::var("FLOWFORGE_TEST_BROKER").is_ok_and(|broker| broker == "redis");
+        if wanted && self.redis.is_none() {
+            self.redis = Some(Redis::start(Persistence::Always).await?);
+        }
         self.write_config()?;
         self.process.start_until_it_says("flowforge is serving").await
     }
@@ -92,10 +126,13 @@ impl Server {
     }
 
     fn write_config(&self) -> Result<()> {
-        let defaults = Overrides::none()
+        let mut defaults = Overrides::none()
             .set("server.grpc", &self.grpc.to_string())
             .set("server.http", &self.http.to_string())
             .set("sqlite.path", &self.database().display().to_string());
+        if let Some(redis) = &self.redis {
+            defaults = defaults.set("broker.driver", "redis").set("redis.url", &redis.url());
+        }
         let mut overrides = self.overrides.clone();
         for (key, value) in defaults.0 {
             overrides.0.entry(key).or_insert(value);

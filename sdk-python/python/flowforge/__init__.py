@@ -46,8 +46,8 @@ def init(
     logging: bool = True,
     exceptions: bool = True,
     redact: Iterable[str] = (),
-    spool: str | os.PathLike[str] | None = None,
-    max_buffer_bytes: int = 8 << 20,
+    spool: str | os.PathLike[str] | bool | None = None,
+    max_buffer_bytes: int = 64 << 20,
     flush_timeout: float = 5.0,
 ) -> Session:
     """Start shipping; a second call returns the same session, whatever its arguments.
@@ -59,10 +59,14 @@ def init(
         capture: "auto" or "sys" for what is written to `sys.stdout` and `sys.stderr`, "off" for nothing. Under
             `flowforge run` the supervisor reads both, and nothing is captured here.
         logging: ship the records of `logging`, with their structure.
-        exceptions: an uncaught exception marks the task as failed.
+        exceptions: an uncaught exception, SIGTERM and `sys.exit(code)` decide how the task ended.
         redact: not available yet.
-        spool: not available yet.
-        max_buffer_bytes: lines that may wait for the server. Beyond it the oldest go, and a line says how many.
+        spool: keep what is not stored yet in a file, so that it survives this process, however it dies. `True`: in the
+            user's state directory; a path: there; `False`: not; else `FLOWFORGE_SPOOL`. What dead processes left there
+            for this server is uploaded in the background, or by `flowforge spool push`.
+        max_buffer_bytes: of lines that may wait for the server, of this process and all its sub-tasks, each with 128
+            bytes of overhead. Memory is taken only while the server is behind. Beyond it the oldest go, and a line says
+            how many. With a spool lines wait there, up to `FLOWFORGE_SPOOL_SIZE`, 64 MiB.
         flush_timeout: seconds that the end of the process may wait for the server.
 
     Raises:
@@ -72,7 +76,8 @@ def init(
         return running
     _diagnostics.keep_stderr()
     settings = _settings.resolve(server, task_id, token, capture, redact, spool, max_buffer_bytes, flush_timeout)
-    announce = not (task_id or os.environ.get("FLOWFORGE_TASK_ID"))
+    # Where nobody looks, and the task has the name that its owner gave it, nothing is said.
+    announce = not settings.supervised and (_diagnostics.is_terminal() or settings.is_new_id)
     return _session.start(settings, records=logging, exceptions=exceptions, announce=announce)
 
 

@@ -9,36 +9,28 @@ that the supervisor reads) would bring it a second time, so:
 - in process, the record ships with its structure, and what such a handler prints reaches the terminal alone;
 - under the supervisor, what is printed is in the pipe already: only a record that nobody printed ships.
 
+A record that was shipped carries a mark, also through a pickle: a queue may bring it to the handlers in another thread
+or process, or through another logger.
+
 No lock is taken and nothing is waited for: the queue is made for many writers.
 """
 
-import json
+import copy
 import logging
-import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 from . import _core, _diagnostics
-from ._streams import StdoutRedirector
+from ._record import MARK, PLAIN_LEN, TRACEBACKS, fields, plain_text, safe_str, severity
+from ._streams import BytesTee, StdoutRedirector
 from ._task import current
 
-_PLAIN = logging.makeLogRecord({}).__dict__
-_STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName"}
-_PLAIN_LEN = len(_PLAIN)
 _OWN = "flowforge"
 _OWN_PREFIX = "flowforge."
-_TRACEBACKS = logging.Formatter()
-_DEEPEST_REPR = 10_000
-
-
-def severity(levelno: int) -> int:
-    """OpenTelemetry's number for a level of Python's."""
-    if levelno >= logging.ERROR:
-        return 21 if levelno >= logging.CRITICAL else 17
-    if levelno >= logging.INFO:
-        return 13 if levelno >= logging.WARNING else 9
-    return 5 if levelno >= logging.DEBUG else 1
+_STDOUT, _STDERR = 1, 2
+_YEAR_2200 = 7_258_118_400
 
 
 class Handler(logging.Handler):
@@ -50,41 +42,50 @@ class Handler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Ship the record, without the handler's lock."""
-        if not self.takes(record):
-            return False
         capture = _active
-        if capture is None or (self.filters and not self.filter(record)):
+        if capture is None or not self.takes(record):
+            return False
+        if self.filters and not self.filter(record):
             return False
         if capture.handler is not self and capture.is_automatic:
             return False
         if capture.supervised:
             capture.dispatch.pending = self
-        else:
+        elif not capture.has_shipped(record) and capture.dispatch.printed is not record:
             self.emit(record)
         return True
 
     def takes(self, record: logging.LogRecord) -> bool:
         """Whether level and name allow it. Our own loggers could speak while a record is being shipped."""
-        name = str(record.name)
-        return record.levelno >= self.level and name != _OWN and not name.startswith(_OWN_PREFIX)
+        try:
+            name = str(record.name)
+            return record.levelno >= self.level and name != _OWN and not name.startswith(_OWN_PREFIX)
+        except Exception:  # noqa: BLE001 - a strange record is a record
+            return True
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Capture the record; nothing in it can make this raise."""
+        """Capture the record; nothing in it can make this raise, and nothing can lose it."""
         capture = _active
         if capture is None:
             return
         try:
-            producer = current.get() or capture.producer
-            extras = fields(record) if len(record.__dict__) > _PLAIN_LEN or record.exc_info else None
-            producer.log(
-                severity(record.levelno),
-                self.text(record),
-                str(record.name),
-                str(record.threadName),
-                record.created,
-                extras,
-            )
-        except Exception as error:  # noqa: BLE001 - whatever a record's own objects raise
+            extras = fields(record) if len(record.__dict__) > PLAIN_LEN or record.exc_info else None
+            level, name, thread = severity(record.levelno), str(record.name), str(record.threadName)
+            capture.ship(level, self.text(record), name, thread, record.created, extras)
+        except Exception:  # noqa: BLE001 - whatever a record's own objects raise
+            self._emit_plainly(capture, record)
+        capture.mark(record)
+
+    def _emit_plainly(self, capture: "Capture", record: logging.LogRecord) -> None:
+        """Capture what can be had of a record that breaks its own contract."""
+        try:
+            level = record.levelno if isinstance(record.levelno, int) else logging.INFO
+            name, thread = safe_str(record.name), safe_str(record.threadName)
+            created = record.created
+            if not isinstance(created, (int, float)) or not 0 <= created < _YEAR_2200:
+                created = time.time()
+            capture.ship(severity(level), safe_str(self.text(record)), name, thread, float(created), None)
+        except Exception as error:  # noqa: BLE001 - see above
             _diagnostics.say(f"a logging record could not be shipped: {type(error).__name__}")
 
     def text(self, record: logging.LogRecord) -> str:
@@ -93,136 +94,167 @@ class Handler(logging.Handler):
             if self.formatter is not None:
                 return self.formatter.format(record)
             if record.exc_info or record.exc_text or record.stack_info:
-                return _TRACEBACKS.format(record)
+                # Of a copy: a formatter leaves its text in the record, and the program's own would find it there.
+                return TRACEBACKS.format(copy.copy(record))
             return record.getMessage()
         except Exception:  # noqa: BLE001 - "%d" % "x", a broken __str__
-            return f"{_safe_repr(record.msg)} {_safe_repr(record.args)}"
-
-
-def fields(record: logging.LogRecord) -> str | None:
-    """Everything beside the message, as a JSON object."""
-    values = record.__dict__
-    extras: dict[str, Any] = {str(key): values[key] for key in values.keys() - _STANDARD}
-    for reserved in ("logger", "thread"):
-        if reserved in extras:
-            extras[f"extra.{reserved}"] = extras.pop(reserved)
-    if record.exc_info and record.exc_info[0] is not None:
-        kind, error, _ = record.exc_info
-        extras["exception"] = {"type": f"{kind.__module__}.{kind.__qualname__}", "message": _safe_str(error)}
-    if not extras:
-        return None
-    try:
-        return json.dumps(extras, default=_safe_repr, ensure_ascii=False, allow_nan=False, skipkeys=True)
-    except (ValueError, TypeError, RecursionError):
-        return json.dumps({key: _safe_repr(value) for key, value in extras.items()}, ensure_ascii=False)
-
-
-def _safe_repr(value: object) -> str:
-    try:
-        return repr(value)[:_DEEPEST_REPR]
-    except Exception:  # noqa: BLE001 - a broken __repr__
-        return f"<{type(value).__name__}>"
-
-
-def _safe_str(value: object) -> str:
-    try:
-        return str(value)[:_DEEPEST_REPR]
-    except Exception:  # noqa: BLE001 - a broken __str__
-        return f"<{type(value).__name__}>"
+            return plain_text(record)
 
 
 class _Dispatch(threading.local):
-    """Of the record that this thread is handing out, under the supervisor."""
+    """Of the record that this thread is handing out: under the supervisor whether it was printed, else which."""
 
-    printed = False
+    printed: object = None
     pending: Handler | None = None
 
 
 class Capture:
     """Looks at every record on its way to the handlers, between `install()` and `remove()`."""
 
-    def __init__(self, producer: _core.Producer, *, automatic: bool, supervised: bool) -> None:
+    def __init__(
+        self, producer: _core.Producer, task_id: str, *, automatic: bool, supervised: frozenset[int] = frozenset()
+    ) -> None:
         self.producer = producer
         self.handler = Handler()
         self.is_automatic = automatic
         self.supervised = supervised
         self.dispatch = _Dispatch()
-        self._call_handlers = logging.Logger.callHandlers
-        self._handle = logging.Handler.handle
-        self._ours: tuple[Any, Any] | None = None
+        self._task_id = task_id
+        self._before = (logging.Logger.callHandlers, logging.Handler.handle, logging.Handler.handleError)
+        self._ours: tuple[Any, Any, Any] | None = None
 
     def install(self) -> None:
         """Begin to look."""
         global _active  # noqa: PLW0603 - one session a process
         _active = self
-        if self.is_automatic or self.supervised:
-            self._ours = (self._make_call_handlers(), self._make_handle())
-            logging.Logger.callHandlers, logging.Handler.handle = self._ours  # type: ignore[method-assign, assignment]
+        self._ours = (self._make_call_handlers(), self._make_handle(), self._make_handle_error())
+        _patch(self._ours)
 
     def remove(self) -> None:
         """Look no more. Who has patched after us keeps our functions, which then do nothing of their own."""
         global _active  # noqa: PLW0603
         _active = None
-        if self._ours is None:
-            return
-        if logging.Logger.callHandlers is self._ours[0]:
-            logging.Logger.callHandlers = self._call_handlers  # type: ignore[method-assign]
-        if logging.Handler.handle is self._ours[1]:
-            logging.Handler.handle = self._handle  # type: ignore[method-assign]
+        if self._ours is not None:
+            now = (logging.Logger.callHandlers, logging.Handler.handle, logging.Handler.handleError)
+            _patch(tuple(b if n is o else n for n, o, b in zip(now, self._ours, self._before, strict=True)))
+
+    def ship(  # noqa: PLR0917 - as the native half takes them
+        self, level: int, text: str, logger: str, thread: str, created: float, extras: str | None
+    ) -> None:
+        """Hand a record to the current task; one that is over has none to hand it to but the session's."""
+        task = current.get()
+        if task is None or not task.log(level, text, logger, thread, created, extras):
+            self.producer.log(level, text, logger, thread, created, extras)
+
+    def mark(self, record: logging.LogRecord) -> None:
+        """Note that the record has shipped to this task, here or in the process that it comes from."""
+        record.__dict__[MARK] = self._task_id
+
+    def has_shipped(self, record: logging.LogRecord) -> bool:
+        """Whether it did."""
+        return record.__dict__.get(MARK) == self._task_id
 
     def _make_call_handlers(self) -> Callable[[logging.Logger, logging.LogRecord], None]:
-        original, ship = self._call_handlers, self.handler.handle
-        observe = self._observe if self.supervised else None
+        original, ship = self._before[0], self.handler.handle
+        if self.supervised:
+            return self._observing()
+        if not self.is_automatic:
+            return self._choosing()
 
         def callHandlers(logger: logging.Logger, record: logging.LogRecord) -> None:
-            if observe is not None:
-                return observe(logger, record)
             ship(record)
             return original(logger, record)
 
         return callHandlers
 
-    def _observe(self, logger: logging.Logger, record: logging.LogRecord) -> None:
-        """Let the handlers go first, and see whether one of them prints the record."""
-        dispatch = self.dispatch
-        outer = dispatch.printed, dispatch.pending
-        dispatch.printed, dispatch.pending = False, None
-        if self.is_automatic and self.handler.takes(record):
-            dispatch.pending = self.handler
-        try:
-            self._call_handlers(logger, record)
-        finally:
-            printed, pending = dispatch.printed, dispatch.pending
-            dispatch.printed, dispatch.pending = outer
-        if pending is not None and not printed:
-            pending.emit(record)
+    def _choosing(self) -> Callable[[logging.Logger, logging.LogRecord], None]:
+        """With handlers of ours in the program's hands: whatever printed the record before them, it ships once."""
+        original, dispatch = self._before[0], self.dispatch
+
+        def callHandlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+            if (ours := _first_of_ours(logger)) is not None and _active is self:
+                # Known to take it, so it may go first, and printing it is only that. A filter may not run early.
+                ours.handle(record)
+            outer, dispatch.printed = dispatch.printed, None
+            try:
+                original(logger, record)
+            finally:
+                dispatch.printed = outer
+
+        return callHandlers
+
+    def _observing(self) -> Callable[[logging.Logger, logging.LogRecord], None]:
+        """Under the supervisor: let the handlers go first, and see whether one of them prints the record."""
+        original, dispatch = self._before[0], self.dispatch
+
+        def callHandlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+            outer = dispatch.printed, dispatch.pending
+            dispatch.printed, dispatch.pending = None, None
+            if self.is_automatic and self.handler.takes(record) and not self.has_shipped(record):
+                dispatch.pending = self.handler
+            try:
+                original(logger, record)
+            finally:
+                printed, pending = dispatch.printed, dispatch.pending
+                dispatch.printed, dispatch.pending = outer
+            if pending is not None and printed is None:
+                pending.emit(record)
+
+        return callHandlers
 
     def _make_handle(self) -> Callable[[logging.Handler, logging.LogRecord], Any]:
-        original, echo_only = self._handle, _core.echo_only
+        original, echo_only, dispatch = self._before[1], _core.echo_only, self.dispatch
 
         def handle(handler: logging.Handler, record: logging.LogRecord) -> Any:
+            if _active is not self:
+                return original(handler, record)
             stream = _stream_of(handler)
-            if self.supervised:
+            will_ship = self.has_shipped(record) or (self.supervised and dispatch.pending is not None)
+            streams = _reached(stream) if will_ship else 0
+            # A record that is not ours is printed like anything else, also by a handler that another one calls.
+            before = echo_only(streams, bool(streams))
+            try:
                 handled = original(handler, record)
-                if handled and _is_pipe(stream):
-                    self.dispatch.printed = True
-                return handled
-            if isinstance(stream, StdoutRedirector) and self._has_shipped(record):
-                before = echo_only(True)
-                try:
-                    return original(handler, record)
-                finally:
-                    echo_only(before)
-            return original(handler, record)
+            finally:
+                echo_only(before)
+            if handled and not will_ship and _reached(stream) in (_STDOUT, _STDERR):
+                dispatch.printed = record
+            if handled and self.supervised and _is_pipe(stream, self.supervised):
+                dispatch.printed = record
+            return handled
 
         return handle
 
-    def _has_shipped(self, record: logging.LogRecord) -> bool:
-        """A record of another process, brought here by a queue, was not seen on its way."""
-        return _active is self and self.handler.takes(record) and record.process in (None, os.getpid())
+    def _make_handle_error(self) -> Callable[[logging.Handler, logging.LogRecord], None]:
+        original, echo_only = self._before[2], _core.echo_only
+
+        def handleError(handler: logging.Handler, record: logging.LogRecord) -> None:
+            # The report of a handler's failure is no record: nobody else ships it.
+            before = echo_only(0)
+            try:
+                original(handler, record)
+            finally:
+                echo_only(before)
+
+        return handleError
 
 
 _active: Capture | None = None
+
+
+def _patch(functions: tuple[Any, ...]) -> None:
+    logging.Logger.callHandlers, logging.Handler.handle, logging.Handler.handleError = functions  # type: ignore[method-assign]
+
+
+def _first_of_ours(logger: logging.Logger) -> Handler | None:
+    """Find the handler of ours that the logger's records reach, if it has no filter to ask."""
+    at: logging.Logger | None = logger
+    while at is not None:
+        for handler in at.handlers:
+            if isinstance(handler, Handler) and not handler.filters:
+                return handler
+        at = at.parent if at.propagate else None
+    return None
 
 
 def _stream_of(handler: logging.Handler) -> Any:
@@ -234,9 +266,21 @@ def _stream_of(handler: logging.Handler) -> Any:
         return None
 
 
-def _is_pipe(stream: Any) -> bool:
+def _reached(stream: Any) -> int:
+    """Which of our streams a handler's own leads to; one that has none may print to either."""
+    if stream is None:
+        return _STDOUT | _STDERR
+    if isinstance(stream, StdoutRedirector):
+        return _STDERR if stream.is_stderr else _STDOUT
+    try:
+        return _STDOUT | _STDERR if isinstance(getattr(stream, "buffer", None), BytesTee) else 0
+    except Exception:  # noqa: BLE001 - a property of somebody else's
+        return 0
+
+
+def _is_pipe(stream: Any, supervised: frozenset[int]) -> bool:
     """Whether the supervisor reads what is written there."""
     try:
-        return stream is not None and stream.fileno() in (1, 2)
+        return stream is not None and stream.fileno() in supervised
     except Exception:  # noqa: BLE001 - not a file
         return False

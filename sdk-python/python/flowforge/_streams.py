@@ -1,9 +1,11 @@
 """`sys.stdout` and `sys.stderr`, with a reader: everything goes to the stream that was there, then to the server.
 
 Only `write` differs from the stream underneath; whatever else is asked is asked of it. `fileno()` is the real one, so
-what a subprocess or a C library writes passes us by.
+what a subprocess or a C library writes passes us by. A program's own stream may have no more than `write` and `flush`:
+where it has no answer, ours is that of a plain writer.
 """
 
+import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterable
@@ -86,6 +88,7 @@ class StdoutRedirector(io.TextIOBase):
         if name not in ("stdout", "stderr"):
             raise ValueError(f"no stream {name!r}: stdout or stderr")
         self._name = name
+        self.is_stderr = name == "stderr"
         self._below: TextIO | None = None
         self._target: TextIO = getattr(sys, name)
         self._tee: _core.Tee | None = None
@@ -96,7 +99,7 @@ class StdoutRedirector(io.TextIOBase):
         from ._session import require  # noqa: PLC0415 - the session knows redirectors
 
         session = require()
-        return self if session.is_supervised else self.start_with(session.producer)
+        return self if session.is_supervising(self._name) else self.start_with(session.producer)
 
     def start_with(self, producer: _core.Producer) -> "StdoutRedirector":
         """Take the stream's place, and ship to this producer."""
@@ -138,7 +141,7 @@ class StdoutRedirector(io.TextIOBase):
     @property
     def live(self) -> TextIO:
         """The stream underneath; if that was closed after we left it, the one that is there now."""
-        if self._tee is not None or not self._target.closed:
+        if self._tee is not None or not _is_closed(self._target):
             return self._target
         now = getattr(sys, self._name)
         now = now.live if isinstance(now, StdoutRedirector) and now is not self else now
@@ -162,13 +165,20 @@ class StdoutRedirector(io.TextIOBase):
             self.write(line)
 
     def flush(self) -> None:
-        """Flush the stream underneath. Shipping needs no flush, but for the last words of a process."""
-        self.live.flush()
-        if last_words is not None:
-            last_words()
+        """Flush the stream underneath. Shipping needs no flush."""
+        if (flush := getattr(self.live, "flush", None)) is not None:
+            flush()
+
+    def flush_replacement(self) -> None:
+        """Flush what the program put in the place of this one, if it did: a writer around our `buffer`, for example."""
+        now = getattr(sys, self._name, None)
+        if now is not self:
+            with contextlib.suppress(Exception):
+                now.flush()  # type: ignore[union-attr]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        # What a property of ours fails with ends here, too, and must not ask for that property again.
+        if name.startswith("_") or name == "live":
             raise AttributeError(name)
         return getattr(self.live, name)
 
@@ -176,25 +186,33 @@ class StdoutRedirector(io.TextIOBase):
         """Close nothing: the stream underneath lives on."""
 
     def close(self) -> None:
-        self.live.close()
+        if (close := getattr(self.live, "close", None)) is not None:
+            close()
 
     def detach(self) -> Any:
-        return self.live.detach()  # type: ignore[attr-defined]
+        """Give the bytes' stream away; what is written to it is shipped as before."""
+        buffer = self._buffer if self._tee is not None else None
+        below = self.live.detach()  # type: ignore[attr-defined]
+        return below if buffer is None else buffer
 
     def fileno(self) -> int:
-        return self.live.fileno()
+        return int(self._ask("fileno", io.TextIOBase.fileno))
 
     def isatty(self) -> bool:
-        return self.live.isatty()
+        return bool(self._ask("isatty", lambda _: False))
 
     def readable(self) -> bool:
-        return self.live.readable()
+        return bool(self._ask("readable", lambda _: False))
 
     def writable(self) -> bool:
-        return self.live.writable()
+        return bool(self._ask("writable", lambda _: True))
 
     def seekable(self) -> bool:
-        return self.live.seekable()
+        return bool(self._ask("seekable", lambda _: False))
+
+    def _ask(self, name: str, otherwise: Callable[[Any], object]) -> Any:
+        method = getattr(self.live, name, None)
+        return otherwise(self) if method is None else method()
 
     def seek(self, *args: int) -> int:
         return self.live.seek(*args)
@@ -217,7 +235,7 @@ class StdoutRedirector(io.TextIOBase):
 
     @property
     def closed(self) -> bool:
-        return self.live.closed
+        return bool(getattr(self.live, "closed", False))
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -232,5 +250,8 @@ class StdoutRedirector(io.TextIOBase):
         return self.live.newlines
 
 
-last_words: Callable[[], object] | None = None
-"""Set at the end of a process that exits without `atexit`: called at each flush."""
+def _is_closed(stream: object) -> bool:
+    try:
+        return bool(getattr(stream, "closed", False))
+    except ValueError:  # detached
+        return True

@@ -7,7 +7,7 @@ use flowforge_storage::{LogRecord, ProducerId, TaskKey};
 
 use crate::tail::event;
 
-/// One append's lines: one task, one producer, contiguous offsets. Never empty.
+/// One append's lines: one task, one producer (a mirrored window may mix several), contiguous offsets. Never empty.
 #[derive(Debug)]
 pub struct Batch {
     /// Whose lines.
@@ -18,8 +18,21 @@ pub struct Batch {
     pub records: Vec<LogRecord>,
     /// What it may cost in memory, bytes: the records, and about as much again for their events.
     pub weight: usize,
+    /// Where it stands in a queue outside this process; `None` where the queue is this process's own.
+    pub entry: Option<QueueEntry>,
     /// All lines as SSE events, made by the first viewer that needs them and shared by all.
     events: OnceLock<Encoded>,
+}
+
+/// What a queue outside this process needs to let go of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueEntry {
+    /// Which part of the queue.
+    pub shard: usize,
+    /// Its name there.
+    pub id: Box<str>,
+    /// Bytes it is accounted for there.
+    pub bytes: u64,
 }
 
 #[derive(Debug)]
@@ -36,7 +49,23 @@ impl Batch {
         debug_assert!(!records.is_empty());
         gather(&mut records);
         let weight = records.iter().map(|record| 2 * record.weight()).sum();
-        Self { task, producer, records, weight, events: OnceLock::new() }
+        Self { task, producer, records, weight, entry: None, events: OnceLock::new() }
+    }
+
+    /// Wraps lines as they were published, each with its JSON, which is not encoded again. They may be of several producers.
+    pub fn published(task: TaskKey, lines: Vec<(LogRecord, &[u8])>) -> Self {
+        let size: usize = lines.iter().map(|(_, json)| json.len() + 64).sum();
+        let (mut bytes, mut ends) = (Vec::with_capacity(size), Vec::with_capacity(lines.len()));
+        let mut records = Vec::with_capacity(lines.len());
+        for (record, json) in lines {
+            event::write_line_json(record.epoch, record.offset, json, &mut bytes);
+            ends.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+            records.push(record);
+        }
+        let producer = records.first().map_or(ProducerId::SERVER, |record| record.producer);
+        let batch = Self::new(task, producer, records);
+        let _ = batch.events.set(Encoded { bytes: bytes.into(), ends });
+        batch
     }
 
     /// First offset.

@@ -17,10 +17,15 @@
 //! record.
 
 mod batch;
+#[cfg(test)]
+mod contract;
 mod feed;
 pub mod memory;
 mod position;
+pub mod queue;
+pub mod redis;
 pub mod rows;
+mod task;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +35,7 @@ use bytes::Bytes;
 use flowforge_storage::{LogRecord, Outcome, ProducerId, StoreError, Stream, TaskKey};
 use tokio::sync::watch;
 
-pub use batch::Batch;
+pub use batch::{Batch, QueueEntry};
 pub use feed::{Feed, FeedRead, FrameEvent, Subscription};
 pub use position::{EndInfo, Position};
 
@@ -47,10 +52,11 @@ pub trait Broker: Send + Sync + 'static {
     /// A viewer's subscription, in force when this returns. A task that nobody knows yet is waited for.
     async fn subscribe(&self, task: &TaskKey) -> Result<Subscription, BrokerError>;
 
-    /// Where the task stands, loading it if need be.
+    /// Where the task stands now, wherever it changed last; loading it if need be.
     async fn position(&self, task: &TaskKey) -> Result<Position, BrokerError>;
 
-    /// Where the task stands if this broker has it in memory: for lists, which must not load every task.
+    /// Where the task stands as far as this process knows: for lists, which must not load every task, and for readers, who are
+    /// woken when it changes. `None` if nobody here watches it or writes to it.
     fn peek(&self, task: &TaskKey) -> Option<Position>;
 
     /// Loads every task that the store holds as running, so that their leases start anew after a restart.
@@ -69,7 +75,10 @@ pub trait Broker: Send + Sync + 'static {
     /// From now on `take` hands out whatever is queued at once.
     fn drain(&self);
 
-    /// Lines and bytes queued and not yet stored.
+    /// This process goes: it takes nothing new over for the store. Returns when everything that it took is stored.
+    async fn leave(&self);
+
+    /// Lines and bytes that this process has queued for the store, and that are not stored yet.
     fn queued(&self) -> QueueSize;
 }
 
@@ -241,6 +250,15 @@ pub enum BrokerError {
     /// The task has as many producers as it may have.
     #[error("task has {0} producers, which is the limit; give processes of one task fewer producers")]
     TooManyProducers(usize),
+    /// The broker's memory of the task is gone or another one's: a new epoch begins with the next Hello.
+    #[error("the broker lost its state of this task; say Hello again and send what is not stored")]
+    StateLost,
+    /// The broker's own server does not answer. What was being done may have happened.
+    #[error("the queue cannot be reached: {0}")]
+    Unavailable(String),
+    /// The queue has no room, and none was made while this waited.
+    #[error("the queue is full: {0}")]
+    QueueFull(String),
     /// The store failed while a task was loaded or its record written.
     #[error(transparent)]
     Store(#[from] StoreError),

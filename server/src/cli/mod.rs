@@ -4,6 +4,7 @@
 
 mod echo;
 mod health;
+mod leftovers;
 mod notice;
 mod printed;
 mod pty;
@@ -11,6 +12,7 @@ mod render;
 mod run;
 mod send;
 mod signals;
+mod spool;
 pub mod sse;
 mod tail;
 mod task_id;
@@ -21,6 +23,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::Config;
+use crate::role::{Role, Roles};
 
 /// Real-time logs of workflow tasks: every line, in order, milliseconds after it was printed.
 #[derive(Debug, Parser)]
@@ -42,7 +45,7 @@ Try it, in three terminals:
 enum Command {
     /// Run the server
     #[command(after_help = SERVE_EXAMPLES)]
-    Serve(ConfigArgs),
+    Serve(ServeArgs),
     /// Check a configuration and show what it comes to
     #[command(after_help = CHECK_EXAMPLES)]
     CheckConfig(ConfigArgs),
@@ -52,6 +55,8 @@ enum Command {
     Send(send::SendArgs),
     /// Print a task's lines, and follow them
     Tail(tail::TailArgs),
+    /// What killed producers left behind: show it, upload it
+    Spool(spool::SpoolCommandArgs),
     /// Ask a server whether it is ready; for containers and service managers
     Health(health::HealthArgs),
 }
@@ -60,6 +65,7 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   flowforge serve                          # ./config.yaml if there is one, else defaults
   flowforge serve --config /etc/flowforge/config.yaml
+  flowforge serve --roles worker           # only writes what is queued in Redis to the store
   FLOWFORGE__SERVER__HTTP=0.0.0.0:8080 flowforge serve
 
 Environment:
@@ -79,6 +85,15 @@ struct ConfigArgs {
     /// Configuration file [default: ./config.yaml if it is there]
     #[arg(long, value_name = "PATH", env = "FLOWFORGE_CONFIG")]
     config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// What this process does; the others over the same Redis and store do the rest
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Role::ALL, env = "FLOWFORGE_ROLES")]
+    roles: Vec<Role>,
 }
 
 /// Parses the command line, does what it says, and tells the user about a failure in one message.
@@ -108,15 +123,16 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(args),
         Command::Send(args) => send::send(&args),
         Command::Tail(args) => tail::tail(args),
+        Command::Spool(args) => spool::spool(&args),
         Command::Health(args) => health::health(&args),
     }
 }
 
-fn serve(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
-    let config = Config::load(args.config.as_deref())?;
+fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load(args.config.config.as_deref())?;
     crate::serve::init_logging(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(Box::pin(crate::serve::serve(config)))?;
+    runtime.block_on(Box::pin(crate::serve::serve(config, Roles::of(&args.roles))))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -152,8 +168,8 @@ struct TaskArgs {
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
     /// Which try of the task this is, from 1
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    attempt: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    attempt: Option<u32>,
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
@@ -170,7 +186,7 @@ impl TaskArgs {
         config.workflow_id.clone_from(&self.workflow);
         config.name.clone_from(&self.name);
         config.labels = self.labels.iter().cloned().collect();
-        config.attempt = self.attempt;
+        config.attempt = self.attempt.unwrap_or(0);
         config.sdk = format!("flowforge-cli/{}", env!("CARGO_PKG_VERSION"));
         config
     }

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, stdin};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::sync::{Mutex, Once, PoisonError};
 
 use rustix::termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
@@ -9,6 +10,7 @@ use tokio::process::Child;
 
 use super::echo::{Echo, read_some};
 use super::notice;
+use super::run::{SUPERVISED, identity};
 
 /// Rows and columns where we have no terminal to copy: a command that reads 0 divides by it.
 const DEFAULT_SIZE: (u16, u16) = (24, 80);
@@ -21,10 +23,13 @@ impl Terminal {
     /// Starts the command on a new terminal, as large as ours.
     pub(super) fn spawn(
         argv: &[std::ffi::OsString],
-        env: Vec<(&'static str, String)>,
+        mut env: Vec<(&'static str, String)>,
     ) -> Result<(Self, Child), pty_process::Error> {
         let (pty, pts) = pty_process::open()?;
         let (rows, columns) = our_size().map_or(DEFAULT_SIZE, |size| (size.ws_row, size.ws_col));
+        let name = rustix::pty::ptsname(&pty, Vec::new())?;
+        let file = std::fs::metadata(std::ffi::OsStr::from_bytes(name.as_bytes()))?;
+        env.push((SUPERVISED, identity(&file)));
         pty.resize(pty_process::Size::new(rows, columns))?;
         let child = pty_process::Command::new(&argv[0]).args(&argv[1..]).envs(env).spawn(pts)?;
         Ok((Self(pty.into()), child))

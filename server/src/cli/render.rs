@@ -8,6 +8,7 @@ use std::io::{self, Write};
 
 use base64::Engine as _;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// A line as the server sends it; what is not printed is left out.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,6 +33,24 @@ pub(super) struct Line<'a> {
     continued: bool,
     #[serde(default)]
     no_newline: bool,
+    #[serde(default, borrow)]
+    fields: Option<&'a RawValue>,
+}
+
+impl Line<'_> {
+    /// What the server wrote into the log itself, and not the program.
+    pub(super) fn is_ours(&self) -> bool {
+        self.stream == "system"
+    }
+
+    /// The row that ends an attempt.
+    pub(super) fn is_end(&self) -> bool {
+        self.is_ours() && self.fields.is_some_and(|fields| fields.get().starts_with("{\"end\":"))
+    }
+
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
 }
 
 /// What is printed of a line.

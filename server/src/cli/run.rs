@@ -8,11 +8,14 @@
 //!   it off, after `--linger`.
 
 use std::ffi::OsString;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use flowforge_client::{Client, CloseOutcome, End, Entry, Mode, Overflow, Status, Stream};
@@ -22,8 +25,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::echo::{self, Copied, Echo};
+use super::leftovers::Leftovers;
 use super::pty::{RawMode, Terminal};
 use super::signals::{self, Signals};
+use super::spool::SpoolArgs;
 use super::task_id::new_task_id;
 use super::{TaskArgs, notice, small_runtime, usage};
 
@@ -43,6 +48,8 @@ pub(super) struct RunArgs {
     task: Option<String>,
     #[command(flatten)]
     target: TaskArgs,
+    #[command(flatten)]
+    spool: SpoolArgs,
     /// Keep every byte: do not collapse progress bars (lines rewritten with \r)
     #[arg(long)]
     raw: bool,
@@ -70,15 +77,18 @@ Examples:
   flowforge run --pty -- cargo build
 
 The exit code is the command's own (128 + signal; 127 not found, 126 not executable), also without
-a server.
+a server. What the server has not stored yet is kept in the spool, also when this process is killed;
+see `flowforge spool --help`.
 
 Environment:
-  FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_WORKFLOW_ID, FLOWFORGE_TENANT_ID
+  FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_WORKFLOW_ID, FLOWFORGE_TENANT_ID,
+  FLOWFORGE_SPOOL, FLOWFORGE_SPOOL_SIZE
   NO_COLOR    no colours in our own messages
-The command gets FLOWFORGE_SUPERVISED=1, FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_TENANT_ID,
-FLOWFORGE_WORKFLOW_ID if there is one, and PYTHONUNBUFFERED=1 unless that is set.";
+The command gets FLOWFORGE_SUPERVISED (the files that we read), FLOWFORGE_SERVER, FLOWFORGE_TASK_ID,
+FLOWFORGE_TENANT_ID, FLOWFORGE_WORKFLOW_ID if there is one, FLOWFORGE_SPOOL for what its own processes
+ship, and PYTHONUNBUFFERED=1 unless that is set.";
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.trim_end_matches('s').parse().map_err(|_| "not a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
@@ -89,6 +99,8 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.target.client_config(&task_id);
     config.owner = true;
     config.max_buffer_bytes = BUFFER_BYTES;
+    config.spool = args.spool.config();
+    let spool = config.spool.clone();
     config.overflow = Overflow::WaitForProgress(PATIENCE);
     config.mode = if args.raw { Mode::Raw } else { Mode::Collapse };
     config.strip_cr = args.pty;
@@ -96,10 +108,27 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let code = runtime.block_on(async {
         let signals = Signals::install()?;
         let client = Arc::new(Client::start(config).map_err(usage)?);
-        let supervisor = Supervisor { args, task_id, client, signals, announced: false };
+        if let Some(problem) = client.stats().spool_problem {
+            notice::warning(&format!("no spool ({problem}): what is not stored is lost if this process is killed"));
+        }
+        let leftovers = Leftovers::new(spool, &args.target.server, &client);
+        let supervisor = Supervisor { args, task_id, client, signals, leftovers, announced: false };
         Box::pin(supervisor.run()).await
     })?;
     Ok(ExitCode::from(code))
+}
+
+/// Tells the SDK in the command which files we read, so that it captures what goes elsewhere, and only that: a process
+/// further down inherits the variable, and may have other streams.
+pub(super) const SUPERVISED: &str = "FLOWFORGE_SUPERVISED";
+
+/// What the SDK finds for the same file.
+pub(super) fn identity(file: &Metadata) -> String {
+    format!("{}:{}", file.dev(), file.ino())
+}
+
+fn metadata(pipe: &impl AsFd) -> io::Result<Metadata> {
+    File::from(pipe.as_fd().try_clone_to_owned()?).metadata()
 }
 
 struct Supervisor {
@@ -107,6 +136,7 @@ struct Supervisor {
     task_id: String,
     client: Arc<Client>,
     signals: Signals,
+    leftovers: Leftovers,
     /// The viewer's address was printed.
     announced: bool,
 }
@@ -138,9 +168,12 @@ impl Supervisor {
                 code
             }
         };
+        let began = Instant::now();
         let outcome = self.deliver(code).await;
         self.announce();
         self.report(&outcome);
+        let time_left = self.args.flush_timeout.saturating_sub(began.elapsed());
+        self.leftovers.collect(code, outcome.is_complete(), time_left).await;
         Ok(code)
     }
 
@@ -153,7 +186,8 @@ impl Supervisor {
         let (out, out_writer) = io::pipe()?;
         let (err, err_writer) = io::pipe()?;
         let mut command = Command::new(&argv[0]);
-        command.args(&argv[1..]).envs(self.environment()).stdout(out_writer).stderr(err_writer);
+        let files = format!("{},{}", identity(&metadata(&out_writer)?), identity(&metadata(&err_writer)?));
+        command.args(&argv[1..]).envs(self.environment()).env(SUPERVISED, files).stdout(out_writer).stderr(err_writer);
         let child = command.spawn()?;
         // The writing ends in it must close, or reading never ends.
         drop(command);
@@ -182,15 +216,16 @@ impl Supervisor {
 
     fn environment(&self) -> Vec<(&'static str, String)> {
         let target = &self.args.target;
-        let mut env = vec![
-            ("FLOWFORGE_SUPERVISED", "1".to_owned()),
-            ("FLOWFORGE_TASK_ID", self.task_id.clone()),
-            ("FLOWFORGE_SERVER", target.server.clone()),
-        ];
+        let mut env = vec![("FLOWFORGE_TASK_ID", self.task_id.clone()), ("FLOWFORGE_SERVER", target.server.clone())];
         let tenant = if target.tenant.is_empty() { "default" } else { &target.tenant };
         env.push(("FLOWFORGE_TENANT_ID", tenant.to_owned()));
         if !target.workflow.is_empty() {
             env.push(("FLOWFORGE_WORKFLOW_ID", target.workflow.clone()));
+        }
+        let spool = self.leftovers.dir();
+        env.push(("FLOWFORGE_SPOOL", spool.map_or_else(|| "off".to_owned(), |dir| dir.display().to_string())));
+        if spool.is_some() {
+            env.push(("FLOWFORGE_SPOOL_SIZE", self.args.spool.bytes().to_string()));
         }
         // Python buffers what goes to a pipe; lines would come in blocks of 8 KiB.
         if std::env::var_os("PYTHONUNBUFFERED").is_none() {
@@ -280,10 +315,15 @@ impl Supervisor {
             End::Fenced(reason) => notice::warning(&format!("another producer took over: {reason}")),
             _ => {}
         }
+        let kept = self.leftovers.kept(outcome);
         if outcome.undelivered > 0 {
-            notice::warning(&format!("{} not delivered to {server}{because}", notice::lines(outcome.undelivered)));
+            let lines = notice::lines(outcome.undelivered);
+            notice::warning(&format!("{lines} not delivered to {server}{because}{kept}"));
         } else if !outcome.is_complete() && !self.args.quiet {
-            notice::warning(&format!("the end of the task was not delivered to {server}{because}"));
+            notice::warning(&format!("the end of the task was not delivered to {server}{because}{kept}"));
+        }
+        if let Some(problem) = self.client.stats().spool_problem.filter(|_| outcome.spooled < outcome.undelivered) {
+            notice::warning(&format!("the spool could not keep everything: {problem}"));
         }
         if outcome.dropped > 0 {
             notice::warning(&format!("{} dropped: the server was too slow or away", notice::lines(outcome.dropped)));

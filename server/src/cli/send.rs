@@ -17,6 +17,9 @@ use super::{TaskArgs, notice, small_runtime, usage};
 /// Say so when the server has been away for this long.
 const AWAY_NOTICE_AFTER: Duration = Duration::from_secs(2);
 
+/// What a shell says of a command that Ctrl-C ended.
+const INTERRUPTED: i32 = 130;
+
 /// Arguments of `flowforge send`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -43,8 +46,9 @@ Examples:
   journalctl -fu nginx | flowforge send --task nginx --stream log --level info
 
 Waits for the server as long as it takes; what does not fit into memory waits in the pipe. Exits
-with 0 only when every line is stored. Ctrl-C stops reading and delivers what was read; a second
-one gives up.
+with 0 only when every line is stored. Ctrl-C stops reading, delivers what was read and ends the
+task as failed; a second one gives up. How the program before the pipe ends is not seen here: use
+`flowforge run` for that.
 
 Environment:
   FLOWFORGE_SERVER, FLOWFORGE_TASK_ID, FLOWFORGE_WORKFLOW_ID, FLOWFORGE_TENANT_ID";
@@ -113,9 +117,12 @@ async fn ship(args: &SendArgs, client: Arc<Client>, mut signals: Signals) -> any
     let end_of_input = read_stdin(Arc::clone(&client), args.stream.stream(), Arc::clone(&stop))?;
     let away = tell_when_away(&client, &args.target.server);
     tokio::pin!(away);
+    // How the program before the pipe ended nobody knows; that we were told to stop, we do.
+    let mut end = (Status::Unknown, None);
     tokio::select! {
         _ = end_of_input => {}
         () = signals.asked_to_stop() => {
+            end = (Status::Failed, Some(INTERRUPTED));
             notice::info("stopped reading; delivering what was read, once more to give up");
         }
         // Nothing will be taken any more; the reason is in the outcome.
@@ -125,7 +132,7 @@ async fn ship(args: &SendArgs, client: Arc<Client>, mut signals: Signals) -> any
     stop.store(true, Ordering::Release);
     tokio::select! {
         biased;
-        outcome = client.close_async(Status::Unknown, None, Duration::MAX) => Ok(outcome),
+        outcome = client.close_async(end.0, end.1, Duration::MAX) => Ok(outcome),
         () = signals.asked_to_stop() => Ok(client.abandon()),
         () = away => Ok(client.abandon()),
     }

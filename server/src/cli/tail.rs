@@ -23,6 +23,8 @@ use super::{notice, small_runtime, usage};
 /// The server sends a heartbeat every 15 s; silence for this long means that the connection is dead.
 const SILENCE: Duration = Duration::from_secs(45);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server says at once what it knows of a task.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(1);
 /// The longest wait between two attempts.
 const MAX_WAIT: Duration = Duration::from_secs(10);
 
@@ -33,8 +35,8 @@ pub(super) struct TailArgs {
     /// Task id
     #[arg(env = "FLOWFORGE_TASK_ID", value_name = "TASK")]
     task: String,
-    /// Where to read from
-    #[arg(long, value_name = "URL", env = "FLOWFORGE_HTTP", default_value = "http://127.0.0.1:8080")]
+    /// Where to read from, the server's HTTP address
+    #[arg(long, value_name = "URL", alias = "http", env = "FLOWFORGE_HTTP", default_value = "http://127.0.0.1:8080")]
     url: String,
     /// Tenant of the task [default: default]
     #[arg(long, value_name = "TENANT", env = "FLOWFORGE_TENANT_ID")]
@@ -82,7 +84,7 @@ enum OutputArg {
 const EXAMPLES: &str = "\
 Examples:
   flowforge tail build-7                       # the last lines, then live
-  flowforge tail build-7 --from 1 > build.log  # everything; bytes unchanged
+  flowforge tail build-7 --from 1 > build.log  # everything the task printed, bytes unchanged
   flowforge tail build-7 --grep error --level warn --no-follow
   flowforge tail build-7 --output json | jq .message
 
@@ -122,6 +124,8 @@ struct Tail {
     args: TailArgs,
     http: reqwest::Client,
     printer: Printer<BufWriter<StdoutLock<'static>>>,
+    /// People look at what is printed.
+    terminal: bool,
     printed: Printed,
     /// Where to resume.
     last_event_id: Option<String>,
@@ -129,6 +133,8 @@ struct Tail {
     last_offset: Option<u64>,
     /// Something came on this connection.
     alive: bool,
+    /// The task is known, or it was said that it is not.
+    is_known: bool,
     wait: Duration,
     end: Option<End>,
 }
@@ -176,10 +182,12 @@ impl Tail {
             args,
             http,
             printer,
+            terminal,
             printed: Printed::default(),
             last_event_id: None,
             last_offset: None,
             alive: false,
+            is_known: false,
             wait: Duration::ZERO,
             end: None,
         })
@@ -196,7 +204,13 @@ impl Tail {
             self.printer.flush()?;
             connected_once |= self.alive;
             if !connected_once {
-                anyhow::bail!("cannot read from {}: {lost}; is the server running?", self.args.url);
+                let not_http = ["invalid HTTP version", "unexpected message"];
+                let hint = if not_http.iter().any(|words| lost.contains(words)) {
+                    "is it the gRPC port? HTTP is on 8080 by default"
+                } else {
+                    "is the server running?"
+                };
+                anyhow::bail!("cannot read from {}: {lost}; {hint}", self.args.url);
             }
             if self.alive {
                 self.wait = Duration::ZERO;
@@ -250,7 +264,18 @@ impl Tail {
     async fn read(&mut self, response: reqwest::Response) -> anyhow::Result<Stop> {
         let (mut parser, mut items) = (Parser::default(), Vec::new());
         let mut chunks = response.bytes_stream();
-        while let Some(chunk) = chunks.next().await {
+        let told = tokio::time::sleep(UNKNOWN_AFTER);
+        tokio::pin!(told);
+        loop {
+            let next = tokio::select! {
+                next = chunks.next() => next,
+                () = &mut told, if !self.is_known => {
+                    self.is_known = true;
+                    notice::info(&format!("nobody has printed to task {} yet; waiting", self.args.task));
+                    continue;
+                }
+            };
+            let Some(chunk) = next else { break };
             let chunk = match chunk {
                 Ok(chunk) => chunk,
                 Err(error) => return Ok(Stop::Lost(innermost(&error))),
@@ -298,7 +323,8 @@ impl Tail {
                 self.last_offset = None;
             }
             "end" => self.end = Some(parse(&event)?),
-            // `start`, `live`, `frame`, and what later servers may say.
+            "start" => self.is_known = true,
+            // `live`, `frame`, and what later servers may say.
             _ => {}
         }
         if event.id.is_some() {
@@ -317,6 +343,12 @@ impl Tail {
             return Ok(());
         }
         match self.args.output {
+            // A file gets the program's bytes and nothing else.
+            OutputArg::Text if line.is_ours() && !self.terminal => {
+                if !line.is_end() {
+                    notice::warning(line.message());
+                }
+            }
             OutputArg::Text => self.printer.line(&line)?,
             OutputArg::Json => self.printer.json(data)?,
         }

@@ -190,7 +190,7 @@ fn to_json(node: &MarkedYaml<'_>) -> Option<Value> {
     }
 }
 
-/// Values are text; where the default is a number or a flag, they are read as one.
+/// Values are text; where the default is a number or a flag, they are read as one, and where it is a list, split at commas.
 fn from_env(env: impl IntoIterator<Item = (String, String)>, defaults: &Value) -> Vec<Given> {
     let mut given = Vec::new();
     for (name, text) in env {
@@ -199,6 +199,7 @@ fn from_env(env: impl IntoIterator<Item = (String, String)>, defaults: &Value) -
         let default = key.iter().try_fold(defaults, |at, part| at.get(part));
         let value = match default {
             Some(Value::Number(_) | Value::Bool(_)) => serde_json::from_str(&text).unwrap_or(Value::from(text)),
+            Some(Value::Array(_)) => text.split(',').map(str::trim).map(Value::from).collect(),
             _ => Value::from(text),
         };
         given.push(Given { key, value, place: format!("environment variable {name}") });
@@ -254,7 +255,7 @@ mod tests {
         for words in [
             "6 problems",
             "c.yaml, line 2, column 3: unknown key server.htp; the nearest known one is server.http",
-            "c.yaml, line 4, column 3: logging.storage_driver is not usable: unknown variant `mongo`, expected `sqlite`",
+            "c.yaml, line 4, column 3: logging.storage_driver is not usable: unknown variant `mongo`, expected one of `sqlite`, `postgres`, `clickhouse`",
             "c.yaml, line 6, column 3: batch.max_delay must be a duration such as 500ms, 10s or 5m, with its unit, but is 5",
             "c.yaml, line 7, column 1: limits is a section",
             "unknown key serve; the nearest known one is server",
@@ -263,6 +264,27 @@ mod tests {
             assert!(error.contains(words) || words == "6 problems", "{words:?} is not in:\n{error}");
         }
         assert!(error.contains("7 problems"), "{error}");
+    }
+
+    #[test]
+    fn lists_and_secrets_come_from_the_environment_too() {
+        let env = [("FLOWFORGE__CLICKHOUSE__HOSTS", "a, b:1"), ("FLOWFORGE__CLICKHOUSE__PASSWORD", "4711")];
+        let config = load("clickhouse:\n  hosts: [c]\n", &env).unwrap();
+        assert_eq!(config.clickhouse.hosts, ["a", "b:1"]);
+        assert_eq!(config.clickhouse.password.reveal(), "4711");
+        assert!(!format!("{config:?}").contains("4711"));
+        let error = load("clickhouse:\n  hosts: [\"https://a\"]\n  password: 4711\n", &[]).unwrap_err();
+        assert!(error.contains("line 3, column 3: clickhouse.password must be text: put it in quotes"), "{error}");
+        assert!(error.contains("line 2, column 3: clickhouse.hosts must begin with http://"), "{error}");
+        assert!(!error.contains("4711"), "{error}");
+    }
+
+    #[test]
+    fn the_flush_interval_follows_the_store() {
+        let interval = |yaml| load(yaml, &[]).unwrap().min_interval().as_millis();
+        assert_eq!(interval(""), 200);
+        assert_eq!(interval("logging:\n  storage_driver: clickhouse\n"), 500);
+        assert_eq!(interval("logging:\n  storage_driver: clickhouse\nbatch:\n  min_interval: 1s\n"), 1000);
     }
 
     #[test]

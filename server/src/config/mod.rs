@@ -3,7 +3,11 @@
 //! One struct a section; the defaults are here, and `config.yaml` documents every key with its default (a test holds the two
 //! equal). Loading reports all problems at once, each with its place (`load`).
 
+mod clickhouse;
+mod describe;
 mod load;
+mod postgres;
+mod secret;
 mod units;
 
 use std::net::SocketAddr;
@@ -12,8 +16,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use clickhouse::{ClickhouseConfig, SearchIndexConfig};
+pub use describe::{describe, describe_broker, describe_store};
 pub use load::{ConfigError, DEFAULT_PATH};
-pub use units::{Period, Size};
+pub use postgres::PostgresConfig;
+pub use secret::{Secret, SecretUrl};
+pub use units::{AutoPeriod, Period, Size};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +33,14 @@ pub struct Config {
     pub logging: LoggingConfig,
     /// The embedded store.
     pub sqlite: SqliteConfig,
-    /// Producers and the recent window.
+    /// The store in a PostgreSQL database.
+    pub postgres: PostgresConfig,
+    /// The store for many lines.
+    pub clickhouse: ClickhouseConfig,
+    /// Who gives order and keeps the queue; producers.
     pub broker: BrokerConfig,
+    /// Where Redis is.
+    pub redis: RedisConfig,
     /// When queued lines are written to the store.
     pub batch: BatchConfig,
     /// How much may wait for the store.
@@ -93,6 +107,10 @@ pub enum LogFormat {
 pub enum StorageDriver {
     /// One file, in this process.
     Sqlite,
+    /// A PostgreSQL database.
+    Postgres,
+    /// A ClickHouse server, or several.
+    Clickhouse,
 }
 
 /// The embedded store.
@@ -113,10 +131,13 @@ impl Default for SqliteConfig {
     }
 }
 
+/// Who gives order and keeps the queue; producers.
 /// Producers and the recent window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerConfig {
+    /// Which broker.
+    pub driver: BrokerDriver,
     /// How long a producer without a connection still counts as running.
     pub lease: Period,
     /// Producers of one task and attempt.
@@ -125,7 +146,33 @@ pub struct BrokerConfig {
 
 impl Default for BrokerConfig {
     fn default() -> Self {
-        Self { lease: Period::seconds(30), max_producers: 1_000 }
+        Self { driver: BrokerDriver::Memory, lease: Period::seconds(30), max_producers: 1_000 }
+    }
+}
+
+/// Which broker gives order and keeps the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BrokerDriver {
+    /// This process: one server.
+    Memory,
+    /// Redis: any number of servers.
+    Redis,
+}
+
+/// Where Redis is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisConfig {
+    /// The durable one.
+    pub url: SecretUrl,
+    /// Another for Pub/Sub alone; empty: the same.
+    pub pubsub_url: SecretUrl,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self { url: SecretUrl::new("redis://127.0.0.1:6379"), pubsub_url: SecretUrl::default() }
     }
 }
 
@@ -139,22 +186,17 @@ pub struct BatchConfig {
     pub max_rows: usize,
     /// No flush carries more lines.
     pub hard_max_rows: usize,
-    /// The shortest time between two flushes that are not full.
-    pub min_interval: Period,
+    /// The shortest time between two flushes that are not full; auto: what suits the store.
+    pub min_interval: AutoPeriod,
 }
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self {
-            max_delay: Period::seconds(1),
-            max_rows: 100,
-            hard_max_rows: 20_000,
-            min_interval: Period::milliseconds(200),
-        }
+        Self { max_delay: Period::seconds(1), max_rows: 100, hard_max_rows: 20_000, min_interval: AutoPeriod::Auto }
     }
 }
 
-/// How much may wait for the store, in this process's memory.
+/// What waits for the store: in this process's memory, or in Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueConfig {
@@ -162,11 +204,20 @@ pub struct QueueConfig {
     pub max_bytes: Size,
     /// Of one tenant. Past it no producer of that tenant is read from.
     pub max_tenant_bytes: Size,
+    /// Into how many streams the queue in Redis is split.
+    pub shards: usize,
+    /// A worker that is silent for so long loses what it was given to another.
+    pub claim_idle: Period,
 }
 
 impl Default for QueueConfig {
     fn default() -> Self {
-        Self { max_bytes: Size::mebibytes(256), max_tenant_bytes: Size::mebibytes(192) }
+        Self {
+            max_bytes: Size::mebibytes(256),
+            max_tenant_bytes: Size::mebibytes(192),
+            shards: 4,
+            claim_idle: Period::seconds(10),
+        }
     }
 }
 
@@ -233,6 +284,15 @@ impl Default for ShutdownConfig {
 }
 
 impl Config {
+    /// `batch.min_interval` of the store that is used. ClickHouse makes a part of every insert and merges them later: few
+    /// and large ones cost it least.
+    pub fn min_interval(&self) -> Duration {
+        self.batch.min_interval.or(match self.logging.storage_driver {
+            StorageDriver::Sqlite | StorageDriver::Postgres => Period::milliseconds(200),
+            StorageDriver::Clickhouse => Period::milliseconds(500),
+        })
+    }
+
     /// Every rule that is broken, as (key, words). Rules about one value's form are the loader's.
     pub(crate) fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
@@ -263,8 +323,30 @@ impl Config {
             "queue.max_tenant_bytes",
             "must hold at least one message of limits.max_message_bytes".to_owned(),
         );
+        rule((1..=1024).contains(&self.queue.shards), "queue.shards", "must be 1 to 1024".to_owned());
+        let idle = self.queue.claim_idle;
+        rule(idle >= Period::seconds(1), "queue.claim_idle", "must be at least 1s".to_owned());
+        let address = |url: &SecretUrl| crate::broker::redis::check_address(url.reveal());
+        if let Err(words) = address(&self.redis.url) {
+            rule(false, "redis.url", words);
+        }
+        if let Some(words) =
+            Some(&self.redis.pubsub_url).filter(|url| !url.is_empty()).and_then(|url| address(url).err())
+        {
+            rule(false, "redis.pubsub_url", words);
+        }
         rule(self.broker.max_producers > 0, "broker.max_producers", "must be at least 1".to_owned());
         rule(self.sqlite.read_connections > 0, "sqlite.read_connections", "must be at least 1".to_owned());
+        rule(
+            self.postgres.max_connections >= 3,
+            "postgres.max_connections",
+            "must be at least 3: two are kept from readers".to_owned(),
+        );
+        rule(
+            self.postgres.statement_timeout.duration().as_millis() > 0,
+            "postgres.statement_timeout",
+            "must be at least 1ms".to_owned(),
+        );
         rule(self.tail.buffer.bytes() >= 4096, "tail.buffer", "must be at least 4 KiB".to_owned());
         let heartbeat = self.tail.heartbeat.duration();
         rule(
@@ -278,22 +360,9 @@ impl Config {
             "server.public_url",
             "must begin with http:// or https://".to_owned(),
         );
+        self.clickhouse.problems(&mut rule);
         let same_port = self.server.grpc == self.server.http && self.server.http.port() != 0;
         rule(!same_port, "server.http", "must not be the address of server.grpc".to_owned());
         problems
-    }
-}
-
-/// What a person wants to see of a good configuration.
-pub fn describe(config: &Config) -> String {
-    let Config { server, logging, sqlite, retention, .. } = config;
-    let days = if retention.days == 0 { "for ever".to_owned() } else { format!("{} days", retention.days) };
-    match logging.storage_driver {
-        StorageDriver::Sqlite => format!(
-            "gRPC on {}, HTTP on {}, lines kept {days} in SQLite at {}",
-            server.grpc,
-            server.http,
-            sqlite.path.display()
-        ),
     }
 }

@@ -48,6 +48,44 @@ impl<'de> Deserialize<'de> for Period {
     }
 }
 
+/// A length of time, or `auto`: what suits the rest of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoPeriod {
+    /// Left to us.
+    Auto,
+    /// As given.
+    Given(Period),
+}
+
+impl AutoPeriod {
+    /// What was given, or else this.
+    pub fn or(self, suitable: Period) -> Duration {
+        match self {
+            Self::Auto => suitable.duration(),
+            Self::Given(period) => period.duration(),
+        }
+    }
+}
+
+impl Serialize for AutoPeriod {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Given(period) => period.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for AutoPeriod {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        if value == "auto" {
+            return Ok(Self::Auto);
+        }
+        Period::deserialize(value).map(Self::Given).map_err(de::Error::custom)
+    }
+}
+
 /// A number of bytes: `512B`, `64KiB`, `4MiB`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(u64);
@@ -116,6 +154,12 @@ mod tests {
         for bad in ["5", "\"5\"", "\"-5s\"", "\"soon\"", "true"] {
             assert!(period(bad).unwrap_err().to_string().contains("such as 500ms"), "{bad}");
         }
+        assert_eq!(
+            serde_json::from_str::<AutoPeriod>("\"auto\"").unwrap().or(Period::seconds(1)),
+            Duration::from_secs(1)
+        );
+        assert_eq!(serde_json::from_str::<AutoPeriod>("\"2s\"").unwrap(), AutoPeriod::Given(Period::seconds(2)));
+        assert!(serde_json::from_str::<AutoPeriod>("5").unwrap_err().to_string().contains("such as 500ms"));
         let size = |text: &str| serde_json::from_str::<Size>(text);
         assert_eq!(size("\"64KiB\"").unwrap(), Size::kibibytes(64));
         assert_eq!(size("\"4 MiB\"").unwrap(), Size::mebibytes(4));

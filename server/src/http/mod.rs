@@ -42,6 +42,18 @@ pub struct AppState {
     pub shutdown: CancellationToken,
 }
 
+/// For a process that shows nothing: whether it lives, and whether it can do its work.
+pub fn health(state: AppState) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .fallback(async || {
+            Problem::not_found("this server has not the role tail: it answers /healthz and /readyz only")
+        })
+        .layer(map_response(secure))
+        .with_state(state)
+}
+
 /// All routes.
 pub fn router(state: AppState) -> Router {
     Router::new()

@@ -65,6 +65,10 @@ impl From<BrokerError> for Problem {
     fn from(error: BrokerError) -> Self {
         match error {
             BrokerError::Store(error) => error.into(),
+            BrokerError::StateLost | BrokerError::Unavailable(_) | BrokerError::QueueFull(_) => {
+                tracing::warn!(%error, "the broker failed a reader");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+            }
             other => Self::new(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),
         }
     }

@@ -94,8 +94,8 @@ fn status_of(error: &BrokerError) -> Status {
         BrokerError::Fenced(_) => Status::aborted(message),
         BrokerError::Gap { .. } => Status::failed_precondition(message),
         BrokerError::Invalid(_) => Status::invalid_argument(message),
-        BrokerError::TooManyProducers(_) => Status::resource_exhausted(message),
+        BrokerError::TooManyProducers(_) | BrokerError::QueueFull(_) => Status::resource_exhausted(message),
         BrokerError::Store(error) if error.kind() == ErrorKind::Rejected => Status::invalid_argument(message),
-        BrokerError::Store(_) => Status::unavailable(message),
+        BrokerError::StateLost | BrokerError::Unavailable(_) | BrokerError::Store(_) => Status::unavailable(message),
     }
 }

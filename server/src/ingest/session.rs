@@ -17,6 +17,9 @@ use crate::broker::{BrokerError, ProducerSession, Progress};
 /// How long a stream may stay without a Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long the news that the last line is stored may come after the Close is. A Welcome tells the same.
+const LAST_ACK_TIMEOUT: Duration = Duration::from_secs(2);
+
 type Responses = mpsc::Sender<Result<StreamLogsResponse, Status>>;
 
 /// Speaks with one producer until it closes, leaves, breaks a rule, or the server goes down.
@@ -100,7 +103,7 @@ impl Session<'_> {
                 () = self.ingest.shutdown.cancelled() => return self.drain().await,
                 () = self.responses.closed() => return Ok(()), // The client has gone, perhaps while we did not read.
                 moved = self.progress.changed() => {
-                    moved.map_err(|_| Status::unavailable("the server lost this task's state"))?;
+                    moved.map_err(|_| status_of(&BrokerError::StateLost))?;
                     self.ack().await?;
                     continue;
                 }
@@ -160,7 +163,10 @@ impl Session<'_> {
         let closed = tokio::select! {
             closed = self.producer.close(final_seq, outcome) => closed,
             () = self.responses.closed() => return Ok(()),
-            () = fenced(&mut progress, generation) => return self.ack().await,
+            fenced = fenced(&mut progress, generation) => {
+                fenced?;
+                return self.ack().await;
+            }
         };
         match closed {
             Ok(()) => {}
@@ -170,6 +176,15 @@ impl Session<'_> {
                 )));
             }
             Err(error) => return Err(status_of(&error)),
+        }
+        // A client believes an OK only after the ack of its last line.
+        tokio::select! {
+            () = self.ingest.shutdown.cancelled() => return Err(shutting_down()),
+            () = self.responses.closed() => return Ok(()),
+            told = timeout(LAST_ACK_TIMEOUT, progress.wait_for(|now| now.stored_seq >= final_seq || now.generation > generation)) => {
+                told.map_err(|_| Status::unavailable("the Close is stored; say Hello again to learn that its lines are"))?
+                    .map_err(|_| Status::unavailable("the server lost this task's state"))?;
+            }
         }
         self.ack().await?;
         tokio::select! {
@@ -218,9 +233,11 @@ impl Session<'_> {
     }
 }
 
-/// Returns when a newer stream of the producer has taken over.
-async fn fenced(progress: &mut watch::Receiver<Progress>, generation: u64) {
-    let _ = progress.wait_for(|progress| progress.generation > generation).await;
+/// Returns when a newer stream of the producer has taken over. An error, never OK, if nobody knows any more: to a client OK
+/// means stored.
+async fn fenced(progress: &mut watch::Receiver<Progress>, generation: u64) -> Result<(), Status> {
+    let moved = progress.wait_for(|progress| progress.generation > generation).await;
+    moved.map(drop).map_err(|_| status_of(&BrokerError::StateLost))
 }
 
 /// The next message, once the queue has room. Cancel-safe: a message is taken whole or not at all.

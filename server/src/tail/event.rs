@@ -68,6 +68,15 @@ pub fn write_line(task: &TaskKey, record: &LogRecord, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\n\n");
 }
 
+/// One line as a `log` event, whose JSON is there already.
+pub fn write_line_json(epoch: u64, offset: u64, json: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"event: log\n");
+    write_id(epoch, offset, out);
+    out.extend_from_slice(b"data: ");
+    out.extend_from_slice(json);
+    out.extend_from_slice(b"\n\n");
+}
+
 /// An event without type or data: it moves the reader's place, and nothing else.
 pub fn write_place(epoch: u64, offset: u64, out: &mut Vec<u8>) {
     write_id(epoch, offset, out);

@@ -251,7 +251,11 @@ impl TailSession {
     /// Takes note of all wake-ups so far, then reads the position: in this order, so that none is lost in between.
     async fn look(&mut self) -> Result<Position, BrokerError> {
         self.subscription.mark_seen();
-        self.scanner.broker.position(&self.request.task).await
+        // While it is subscribed to, what the broker has of the task at hand follows every wake-up.
+        match self.scanner.broker.peek(&self.request.task) {
+            Some(position) => Ok(position),
+            None => self.scanner.broker.position(&self.request.task).await,
+        }
     }
 
     /// When to look although nothing woke it.

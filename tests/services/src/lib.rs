@@ -3,9 +3,12 @@
 //!
 //! This crate knows no other crate of the workspace, so that the tests of each of them may use it.
 
+pub mod clickhouse;
 pub mod nginx;
 pub mod port;
+pub mod postgres;
 pub mod process;
+pub mod redis;
 pub mod wait;
 
 pub use nginx::Nginx;

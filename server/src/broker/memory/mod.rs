@@ -5,11 +5,7 @@
 //!
 //! Locks, in the order in which they may be taken: task map → task state → queue or feed. None is held across an await.
 
-mod load;
-pub mod queue;
-mod record;
 mod session;
-mod state;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,9 +17,10 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::sync::{OnceCell, watch};
 use tracing::warn;
 
-use self::queue::{Queue, QueueLimits};
 use self::session::MemorySession;
-use self::state::{TaskState, lease_until};
+use super::queue::{Queue, QueueLimits};
+use super::task::load;
+use super::task::state::{TaskState, lease_until};
 use super::{
     Batch, Broker, BrokerError, Delivery, Feed, FlushLimits, Position, ProducerHello, ProducerSession, QueueSize,
     Subscription,
@@ -197,6 +194,10 @@ impl Broker for MemoryBroker {
 
     fn drain(&self) {
         self.queue.drain();
+    }
+
+    async fn leave(&self) {
+        self.queue.emptied().await;
     }
 
     fn queued(&self) -> QueueSize {

@@ -8,8 +8,8 @@ use flowforge_storage::{LogStore, Outcome, ProducerId};
 use tokio::sync::watch;
 
 use super::TaskSlot;
-use super::queue::Queue;
-use super::state::{Opened, lease_until};
+use crate::broker::queue::Queue;
+use crate::broker::task::state::{Opened, lease_until};
 use crate::broker::{BrokerError, FrameEvent, NewLine, ProducerHello, ProducerSession, Progress, Welcome};
 use crate::clock::now_ms;
 

@@ -14,25 +14,25 @@ use crate::broker::{BrokerError, NewLine, Position, ProducerHello, Progress, Wel
 
 /// A task in memory.
 #[derive(Debug, Default)]
-pub(super) struct TaskState {
+pub(in crate::broker) struct TaskState {
     /// `None` until the first Hello of all.
-    pub(super) record: Option<Arc<TaskRecord>>,
+    pub(in crate::broker) record: Option<Arc<TaskRecord>>,
     /// The record's version that the store has.
-    pub(super) persisted_version: u64,
+    pub(in crate::broker) persisted_version: u64,
     /// The record may be persisted once this offset is stored.
-    pub(super) hold: u64,
+    pub(in crate::broker) hold: u64,
     /// Last offset given.
-    pub(super) end: u64,
+    pub(in crate::broker) end: u64,
     /// Last offset stored.
-    pub(super) stored: u64,
+    pub(in crate::broker) stored: u64,
     /// Of the newest row: the broker's clock must not go back within a task.
-    pub(super) last_created_ms: i64,
-    pub(super) producers: HashMap<ProducerId, Producer>,
+    pub(in crate::broker) last_created_ms: i64,
+    pub(in crate::broker) producers: HashMap<ProducerId, Producer>,
 }
 
 /// One producer of the task, past or present.
 #[derive(Debug)]
-pub(super) struct Producer {
+pub(in crate::broker) struct Producer {
     progress: watch::Sender<Progress>,
     lease: Lease,
 }
@@ -48,28 +48,47 @@ enum Lease {
 
 /// What opening a session gives.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) welcome: Welcome,
-    pub(super) progress: watch::Receiver<Progress>,
+pub(in crate::broker) struct Opened {
+    pub(in crate::broker) welcome: Welcome,
+    pub(in crate::broker) progress: watch::Receiver<Progress>,
     /// The end row of a superseded attempt; the gap row, if lines are missing for good.
-    pub(super) rows: Vec<LogRecord>,
+    pub(in crate::broker) rows: Vec<LogRecord>,
 }
 
 impl TaskState {
     /// Where the task stands.
-    pub(super) fn position(&self) -> Position {
+    pub(in crate::broker) fn position(&self) -> Position {
         Position { record: self.record.clone(), end: self.end, stored: self.stored }
     }
 
     /// Makes a producer known that the store has lines of; its lease begins anew.
-    pub(super) fn restore_producer(&mut self, id: ProducerId, stored_seq: u64, lease_until: Instant) {
+    pub(in crate::broker) fn restore_producer(&mut self, id: ProducerId, stored_seq: u64, lease_until: Instant) {
         let progress = Progress { generation: 0, queued_seq: stored_seq, stored_seq };
         let producer = Producer { progress: watch::Sender::new(progress), lease: Lease::Until(lease_until) };
         self.producers.entry(id).or_insert(producer);
     }
 
+    /// A producer as another memory knows it. `expired`: its lease is over.
+    pub(in crate::broker) fn recall_producer(&mut self, id: ProducerId, progress: Progress, expired: bool) {
+        let lease = if expired { Lease::Until(Instant::now()) } else { Lease::Held };
+        self.producers.insert(id, Producer { progress: watch::Sender::new(progress), lease });
+    }
+
+    /// The store has this producer's lines up to `seq`, whatever was known before.
+    pub(in crate::broker) fn note_stored_seq(&mut self, id: ProducerId, seq: u64) {
+        self.producer(id).progress.send_modify(|progress| {
+            progress.stored_seq = progress.stored_seq.max(seq);
+            progress.queued_seq = progress.queued_seq.max(seq);
+        });
+    }
+
+    /// How far each producer has come.
+    pub(in crate::broker) fn progress(&self) -> impl Iterator<Item = (ProducerId, Progress)> {
+        self.producers.iter().map(|(id, producer)| (*id, *producer.progress.borrow()))
+    }
+
     /// A producer says Hello.
-    pub(super) fn open(
+    pub(in crate::broker) fn open(
         &mut self,
         hello: &ProducerHello,
         max_producers: usize,
@@ -150,7 +169,7 @@ impl TaskState {
     }
 
     /// Gives offsets to the lines that are not here yet. `first_seq` is the number of the first line.
-    pub(super) fn append(
+    pub(in crate::broker) fn append(
         &mut self,
         id: ProducerId,
         generation: u64,
@@ -164,15 +183,9 @@ impl TaskState {
         }
         let epoch = self.position().epoch().epoch;
         let created_at_ms = now_ms.max(self.last_created_ms);
-        let (mut seq, mut queued, mut lost) = (first_seq - 1, progress.queued_seq, 0);
+        let (mut queued, mut lost) = (progress.queued_seq, 0);
         let mut records = Vec::with_capacity(lines.len());
-        for line in lines {
-            let begin = seq + 1;
-            seq += line.seq_count();
-            if seq <= queued {
-                continue;
-            }
-            let Some(line) = without_known_part(line, begin, queued, created_at_ms) else { continue };
+        for (seq, line) in new_lines(first_seq, lines, progress.queued_seq, created_at_ms) {
             lost = line.dropped.map_or(lost, |run| run.lines.saturating_add(lost));
             queued = seq;
             self.end += 1;
@@ -210,7 +223,7 @@ impl TaskState {
     }
 
     /// A producer is done. Returns the end row if it was the last one.
-    pub(super) fn close(
+    pub(in crate::broker) fn close(
         &mut self,
         id: ProducerId,
         generation: u64,
@@ -232,7 +245,7 @@ impl TaskState {
     }
 
     /// Ends every open producer whose lease ran out. Returns the end row if none is left.
-    pub(super) fn expire(&mut self, now: Instant, now_ms: i64) -> Option<LogRecord> {
+    pub(in crate::broker) fn expire(&mut self, now: Instant, now_ms: i64) -> Option<LogRecord> {
         let record = self.record.as_ref()?;
         let lost: Vec<ProducerId> = record
             .producers
@@ -271,7 +284,7 @@ impl TaskState {
     }
 
     /// The session of this generation is gone: the lease begins.
-    pub(super) fn release(&mut self, id: ProducerId, generation: u64, until: Instant) {
+    pub(in crate::broker) fn release(&mut self, id: ProducerId, generation: u64, until: Instant) {
         if let Some(producer) = self.producers.get_mut(&id)
             && producer.progress.borrow().generation == generation
         {
@@ -280,7 +293,7 @@ impl TaskState {
     }
 
     /// Lines up to `offset` are stored, this producer's up to `seq`.
-    pub(super) fn mark_stored(&mut self, id: ProducerId, seq: u64, offset: u64) {
+    pub(in crate::broker) fn mark_stored(&mut self, id: ProducerId, seq: u64, offset: u64) {
         self.stored = self.stored.max(offset);
         if let Some(producer) = self.producers.get(&id) {
             producer.progress.send_if_modified(|progress| {
@@ -293,18 +306,18 @@ impl TaskState {
 
     /// The record, if it has changes that the store may have now. What it says of an end must be stored first, so that a
     /// crash in between leaves a task that is still running and ends again, never one that ended without its last lines.
-    pub(super) fn record_to_persist(&self) -> Option<Arc<TaskRecord>> {
+    pub(in crate::broker) fn record_to_persist(&self) -> Option<Arc<TaskRecord>> {
         let record = self.record.as_ref().filter(|record| record.version != self.persisted_version)?;
         (self.stored >= self.hold).then(|| Arc::clone(record))
     }
 
     /// The record's version; 0 if there is none.
-    pub(super) fn version(&self) -> u64 {
+    pub(in crate::broker) fn version(&self) -> u64 {
         self.record.as_ref().map_or(0, |record| record.version)
     }
 
     /// Nothing would be lost by forgetting this task.
-    pub(super) fn is_forgettable(&self) -> bool {
+    pub(in crate::broker) fn is_forgettable(&self) -> bool {
         match &self.record {
             None => true,
             Some(record) => {
@@ -335,7 +348,7 @@ impl Producer {
 
 impl TaskState {
     /// Every producer without a session gets a whole lease from now on: the server begins to listen only now.
-    pub(super) fn restart_leases(&mut self, until: Instant) {
+    pub(in crate::broker) fn restart_leases(&mut self, until: Instant) {
         for producer in self.producers.values_mut() {
             if matches!(producer.lease, Lease::Until(_)) {
                 producer.lease = Lease::Until(until);
@@ -345,8 +358,29 @@ impl TaskState {
 }
 
 /// When a lease that begins now ends.
-pub(super) fn lease_until(lease: Duration) -> Instant {
+pub(in crate::broker) fn lease_until(lease: Duration) -> Instant {
     Instant::now() + lease
+}
+
+/// The lines that are not here yet, each with its last sequence number. `first_seq` is the number of the first line, `queued`
+/// the last number that is here.
+pub(in crate::broker) fn new_lines(
+    first_seq: u64,
+    lines: Vec<NewLine>,
+    mut queued: u64,
+    now_ms: i64,
+) -> impl Iterator<Item = (u64, NewLine)> {
+    let mut seq = first_seq - 1;
+    lines.into_iter().filter_map(move |line| {
+        let begin = seq + 1;
+        seq += line.seq_count();
+        if seq <= queued {
+            return None;
+        }
+        let line = without_known_part(line, begin, queued, now_ms)?;
+        queued = seq;
+        Some((seq, line))
+    })
 }
 
 /// A dropped run may overlap what has arrived: only its unknown part counts. Its row is written here, with our numbers.

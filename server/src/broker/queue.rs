@@ -22,7 +22,7 @@ pub struct QueueLimits {
 }
 
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(in crate::broker) struct Queue {
     limits: QueueLimits,
     inner: Mutex<Inner>,
     /// Rung for the writer: a line came, or a flush is wanted.
@@ -47,12 +47,12 @@ struct Inner {
 }
 
 impl Queue {
-    pub(super) fn new(limits: QueueLimits) -> Self {
+    pub(in crate::broker) fn new(limits: QueueLimits) -> Self {
         Self { limits, inner: Mutex::default(), arrived: Notify::new(), freed: Notify::new() }
     }
 
     /// The caller holds the task's lock, so batches of one task come in offset order.
-    pub(super) fn push(&self, batch: Arc<Batch>) {
+    pub(in crate::broker) fn push(&self, batch: Arc<Batch>) {
         let rows = batch.records.len();
         let mut inner = self.lock();
         let before = inner.waiting_rows;
@@ -70,18 +70,18 @@ impl Queue {
     }
 
     /// Someone waits for what is queued: do not wait for more.
-    pub(super) fn flush_now(&self) {
+    pub(in crate::broker) fn flush_now(&self) {
         self.lock().flush_now = true;
         self.arrived.notify_one();
     }
 
     /// From now on nothing waits for company.
-    pub(super) fn drain(&self) {
+    pub(in crate::broker) fn drain(&self) {
         self.lock().draining = true;
         self.arrived.notify_one();
     }
 
-    pub(super) async fn admit(&self, tenant: &str) {
+    pub(in crate::broker) async fn admit(&self, tenant: &str) {
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
@@ -100,7 +100,7 @@ impl Queue {
     }
 
     /// Waits until the limits call for a flush, then takes what they allow. Cancel-safe: nothing is taken before the end.
-    pub(super) async fn take(&self, limits: &FlushLimits) -> Delivery {
+    pub(in crate::broker) async fn take(&self, limits: &FlushLimits) -> Delivery {
         loop {
             match self.try_take(limits) {
                 Take::Ready(delivery) => return delivery,
@@ -144,7 +144,7 @@ impl Queue {
     }
 
     /// These are stored: their room is free.
-    pub(super) fn release(&self, batches: &[Arc<Batch>]) {
+    pub(in crate::broker) fn release(&self, batches: &[Arc<Batch>]) {
         let mut inner = self.lock();
         for batch in batches {
             inner.size.rows -= batch.records.len();
@@ -161,7 +161,39 @@ impl Queue {
         self.freed.notify_waiters();
     }
 
-    pub(super) fn size(&self) -> QueueSize {
+    /// Returns when nothing is queued and nothing is under way.
+    pub(in crate::broker) async fn emptied(&self) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.size().rows == 0 {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Forgets waiting batches that someone else has taken over. What is under way stays.
+    pub(in crate::broker) fn forget(&self, mut gone: impl FnMut(&Batch) -> bool) {
+        let mut inner = self.lock();
+        let (forgotten, kept): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut inner.waiting).into_iter().partition(|(_, batch)| gone(batch));
+        inner.waiting = kept;
+        inner.waiting_rows -= forgotten.iter().map(|(_, batch)| batch.records.len()).sum::<usize>();
+        drop(inner);
+        self.release(&forgotten.into_iter().map(|(_, batch)| batch).collect::<Vec<_>>());
+    }
+
+    /// Whether such a batch is waiting or under way.
+    pub(in crate::broker) fn holds(&self, mut wanted: impl FnMut(&Batch) -> bool) -> bool {
+        let inner = self.lock();
+        let waiting: usize = inner.waiting.iter().map(|(_, batch)| batch.records.len()).sum();
+        // What is under way is not looked into: any of it may be wanted.
+        inner.size.rows > waiting || inner.waiting.iter().any(|(_, batch)| wanted(batch))
+    }
+
+    pub(in crate::broker) fn size(&self) -> QueueSize {
         self.lock().size
     }
 

@@ -16,7 +16,11 @@ use crate::clock::now_ms;
 /// The task as the store has it. A task that was running begins a new epoch at the last stored offset, since whatever was
 /// in memory above it is lost; the epoch is stored before this returns, so that no reader ever meets one that a later
 /// server does not know.
-pub(super) async fn load(store: &dyn LogStore, task: &TaskKey, lease: Duration) -> Result<TaskState, StoreError> {
+pub(in crate::broker) async fn load(
+    store: &dyn LogStore,
+    task: &TaskKey,
+    lease: Duration,
+) -> Result<TaskState, StoreError> {
     let last = store.last(task).await?.unwrap_or_default();
     let record = store.task(task).await?.map(|stored| stored.record);
     let mut state = TaskState {
@@ -35,12 +39,46 @@ pub(super) async fn load(store: &dyn LogStore, task: &TaskKey, lease: Duration) 
     }
     let last_row = store.read(task, &ReadQuery::forward(last.end, last.end, 1)).await?.records.pop();
     if settle(&mut record, last_row.as_ref()) {
-        begin_epoch(store, &mut record, last.end).await?;
+        begin_epoch(&mut record, last.end);
+        record.dropped = count_lost(store, task, record.attempt_base + 1, last.end).await?;
         store.put_task(&record).await?;
         state.persisted_version = record.version;
     }
     state.record = Some(Arc::new(record));
     Ok(state)
+}
+
+/// A new epoch out of what is left of a broker's memory (nothing: the default) and what the store has: whatever either knows
+/// to have been given or stored stays so. Nothing is written: the caller makes the result the one truth first, then stores its
+/// record, and shows it to nobody before. A task that neither knows has no record in the result.
+pub(in crate::broker) async fn rebuild(
+    store: &dyn LogStore,
+    task: &TaskKey,
+    mut memory: TaskState,
+) -> Result<TaskState, StoreError> {
+    let last = store.last(task).await?.unwrap_or_default();
+    let stored = store.task(task).await?.map(|stored| stored.record);
+    memory.persisted_version = stored.as_ref().map_or(0, |record| record.version);
+    let remembered = memory.record.take().map(Arc::unwrap_or_clone);
+    let store_knows_more = remembered.is_none() || last.end > memory.end;
+    for (producer, seq) in last.producers {
+        memory.note_stored_seq(producer, seq);
+    }
+    memory.end = memory.end.max(last.end);
+    memory.stored = memory.stored.max(last.end);
+    memory.last_created_ms = memory.last_created_ms.max(last.created_at_ms);
+    let newest = [remembered, stored].into_iter().flatten().max_by_key(|record| record.version);
+    let Some(mut record) = newest else { return Ok(memory) };
+    if store_knows_more {
+        let last_row = store.read(task, &ReadQuery::forward(last.end, last.end, 1)).await?.records.pop();
+        settle(&mut record, last_row.as_ref());
+    }
+    begin_epoch(&mut record, memory.end);
+    if store_knows_more {
+        record.dropped = count_lost(store, task, record.attempt_base + 1, last.end).await?;
+    }
+    memory.record = Some(Arc::new(record));
+    Ok(memory)
 }
 
 /// Makes record and rows agree, where the process died between the two. Returns whether the task was running when the memory
@@ -78,15 +116,13 @@ fn go_on(record: &mut TaskRecord, producer: ProducerId) {
     record::reopen(record);
 }
 
-async fn begin_epoch(store: &dyn LogStore, record: &mut TaskRecord, end: u64) -> Result<(), StoreError> {
+fn begin_epoch(record: &mut TaskRecord, end: u64) {
     let epoch = (now_ms().max(0) as u64).max(record.epoch().epoch + 1);
     record.epochs.push(EpochStart { epoch, base: end });
     let surplus = record.epochs.len().saturating_sub(TaskRecord::MAX_EPOCHS);
     record.epochs.drain(..surplus);
     record.attempt_base = record.attempt_base.min(end);
-    record.dropped = count_lost(store, &record.task, record.attempt_base + 1, end).await?;
     record::bump(record, now_ms());
-    Ok(())
 }
 
 /// Lost lines, by the rows that say so.

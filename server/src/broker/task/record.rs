@@ -8,18 +8,18 @@ use crate::broker::ProducerHello;
 const MAX_LABELS: usize = 64;
 
 /// Counts are stored as signed 64-bit integers.
-pub(super) const MAX_COUNT: u64 = i64::MAX as u64;
+pub(in crate::broker) const MAX_COUNT: u64 = i64::MAX as u64;
 
 /// The outcome of a producer that nobody has heard of for longer than its lease.
-pub(super) const LOST: Outcome = Outcome { status: TaskStatus::Lost, exit_code: None };
+pub(in crate::broker) const LOST: Outcome = Outcome { status: TaskStatus::Lost, exit_code: None };
 
 /// Whether the producer said Close.
-pub(super) fn is_closed(producer: &ProducerRecord) -> bool {
+pub(in crate::broker) fn is_closed(producer: &ProducerRecord) -> bool {
     producer.outcome.is_some_and(|outcome| outcome.status != TaskStatus::Lost)
 }
 
 /// The first Hello of all.
-pub(super) fn of_new_task(hello: &ProducerHello, end: u64, now_ms: i64) -> TaskRecord {
+pub(in crate::broker) fn of_new_task(hello: &ProducerHello, end: u64, now_ms: i64) -> TaskRecord {
     TaskRecord {
         task: hello.task.clone(),
         version: 0,
@@ -40,7 +40,7 @@ pub(super) fn of_new_task(hello: &ProducerHello, end: u64, now_ms: i64) -> TaskR
 }
 
 /// What is said of a task later adds to what was said before.
-pub(super) fn describe(record: &mut TaskRecord, hello: &ProducerHello) {
+pub(in crate::broker) fn describe(record: &mut TaskRecord, hello: &ProducerHello) {
     if !hello.workflow_id.is_empty() {
         record.workflow_id.clone_from(&hello.workflow_id);
     }
@@ -56,7 +56,7 @@ pub(super) fn describe(record: &mut TaskRecord, hello: &ProducerHello) {
 }
 
 /// Another try of an ended task.
-pub(super) fn begin_attempt(record: &mut TaskRecord, end: u64, now_ms: i64) {
+pub(in crate::broker) fn begin_attempt(record: &mut TaskRecord, end: u64, now_ms: i64) {
     record.attempt = record.attempt.saturating_add(1);
     record.attempt_base = end;
     record.dropped = 0;
@@ -65,13 +65,13 @@ pub(super) fn begin_attempt(record: &mut TaskRecord, end: u64, now_ms: i64) {
 }
 
 /// The attempt goes on.
-pub(super) fn reopen(record: &mut TaskRecord) {
+pub(in crate::broker) fn reopen(record: &mut TaskRecord) {
     record.status = TaskStatus::Running;
     record.exit_code = None;
     record.ended_at_ms = None;
 }
 
 /// Call after every change: the store keeps the highest version.
-pub(super) fn bump(record: &mut TaskRecord, now_ms: i64) {
+pub(in crate::broker) fn bump(record: &mut TaskRecord, now_ms: i64) {
     record.version = (record.version + 1).max(now_ms.max(0) as u64);
 }

@@ -1,0 +1,480 @@
+//! The broker over Redis (7.0 or newer): several servers, one order, and a queue that outlives them.
+//!
+//! Redis holds the truth about every live task; `keys` has its layout. Lines take the fast path, one script a batch
+//! (`session`, `append.lua`). Everything else that changes a task (Hello, Close, a lost producer, a lost memory) is worked
+//! out from what was read, by the same rules as in the embedded broker, and committed if nothing has changed meanwhile
+//! (`change`, `task`, `commit.lua`). Viewers read a mirror of the window (`mirror`, `subscriber`), the writer is fed from the
+//! shards that this process holds (`worker`), and `lease` ends producers that are gone.
+//!
+//! Invariants beside those of every broker: no new epoch is shown, and nothing appended to it, before the store has the record
+//! that says so. Pub/Sub is a hint: whatever it loses is found by comparing. What is tried again after an error is safe to do
+//! twice. Failure: while Redis is away appends wait and then say so, viewers keep what they have, and nothing is lost that was
+//! acked, because an ack means stored.
+
+mod change;
+mod check;
+mod keys;
+mod lease;
+mod link;
+mod mirror;
+mod script;
+mod session;
+mod subscriber;
+mod task;
+pub mod url;
+mod wire;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use flowforge_storage::{LogStore, StoreError, TaskKey};
+use redis::FromRedisValue as _;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tracing::debug;
+
+pub use self::check::StartError;
+use self::keys::Shards;
+use self::link::Link;
+use self::mirror::Mirror;
+use self::session::{RedisSession, Seat};
+use self::subscriber::Order;
+use self::url::RedisAddress;
+use super::queue::{Queue, QueueLimits};
+use super::{
+    Batch, Broker, BrokerError, Delivery, FlushLimits, Position, ProducerHello, ProducerSession, QueueSize,
+    Subscription,
+};
+
+/// How often everything is compared with Redis although no hint came.
+const COMPARE: Duration = Duration::from_secs(2);
+
+/// How often queued bytes are counted.
+const COUNT: Duration = Duration::from_millis(200);
+
+/// How long a task that nobody watches any more is still followed: readers come back.
+const IDLE_KEPT: Duration = Duration::from_secs(5);
+
+/// Bounds, times and addresses.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// The durable Redis.
+    pub url: String,
+    /// Another one for Pub/Sub alone; empty: the same.
+    pub pubsub_url: String,
+    /// Into how many streams the queue is split.
+    pub shards: usize,
+    /// How long a worker's hold on a shard lasts when it is not renewed.
+    pub claim_idle: Duration,
+    /// This process stores what is queued.
+    pub worker: bool,
+    /// How long a producer may be away before it counts as lost.
+    pub lease: Duration,
+    /// Stored lines kept per watched task for viewers that are a little behind, bytes.
+    pub recent_bytes: usize,
+    /// Producers per task and attempt.
+    pub max_producers: usize,
+    /// What may wait for the store.
+    pub queue: QueueLimits,
+    /// How long to go on trying while Redis does not answer, before a caller is told.
+    pub patience: Duration,
+}
+
+/// See the module.
+pub struct RedisBroker {
+    shared: Arc<Shared>,
+    /// Ended when the broker is dropped.
+    background: Vec<JoinHandle<()>>,
+}
+
+/// What all parts of the broker use.
+struct Shared {
+    options: RedisOptions,
+    /// This instance's name: as a worker, and in the consumer group.
+    id: String,
+    store: Arc<dyn LogStore>,
+    link: Link,
+    /// A server for Pub/Sub alone.
+    publisher: Option<Link>,
+    shards: Shards,
+    seats: Mutex<HashMap<TaskKey, Vec<Arc<Seat>>>>,
+    mirrors: Mutex<HashMap<TaskKey, Arc<Mirror>>>,
+    /// For the order of publishing on a second server.
+    turns: Mutex<HashMap<TaskKey, Arc<tokio::sync::Mutex<()>>>>,
+    /// To the Pub/Sub connection.
+    orders: mpsc::Sender<Order>,
+    /// Counts hints, for those who wait for something to be stored.
+    moved: watch::Sender<u64>,
+    /// What this worker has read and the writer has not stored.
+    queue: Queue,
+    holds: Mutex<worker::Holds>,
+    leaving: AtomicBool,
+    room: Room,
+}
+
+/// How much room the queue has, as last counted.
+struct Room {
+    limits: QueueLimits,
+    bytes: Mutex<HashMap<String, usize>>,
+    counted: Notify,
+}
+
+impl RedisBroker {
+    /// Checks the servers, and starts what runs in the background.
+    pub async fn start(store: Arc<dyn LogStore>, options: RedisOptions) -> Result<Self, StartError> {
+        // Two TLS providers may be compiled in; ours is ring. An error says that one is chosen already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let link = check::link("redis.url", &options.url)?;
+        check::server(&link, "redis.url", &options.url, true).await?;
+        let publisher = match options.pubsub_url.as_str() {
+            "" => None,
+            url => {
+                let publisher = check::link("redis.pubsub_url", url)?;
+                check::server(&publisher, "redis.pubsub_url", url, false).await?;
+                Some(publisher)
+            }
+        };
+        check::shards(&link, options.shards).await?;
+        let (orders, received) = mpsc::channel(subscriber::ORDERS);
+        let shared = Arc::new(Shared {
+            id: format!("{}-{:08x}", std::process::id(), fastrand::u32(..)),
+            store,
+            link,
+            publisher,
+            shards: Shards::new(options.shards),
+            seats: Mutex::default(),
+            mirrors: Mutex::default(),
+            turns: Mutex::default(),
+            orders,
+            moved: watch::Sender::new(0),
+            queue: Queue::new(options.queue),
+            holds: Mutex::default(),
+            leaving: AtomicBool::new(false),
+            room: Room { limits: options.queue, bytes: Mutex::default(), counted: Notify::new() },
+            options,
+        });
+        let mut background = vec![
+            tokio::spawn(subscriber::run(Arc::clone(&shared), received)),
+            tokio::spawn(every(COMPARE, Arc::clone(&shared), |shared| async move { shared.compare().await })),
+            tokio::spawn(every(COUNT, Arc::clone(&shared), |shared| async move { shared.count().await })),
+            tokio::spawn(every(shared.options.lease / 3, Arc::clone(&shared), |shared| async move {
+                shared.renew(&shared.all_seats()).await;
+            })),
+        ];
+        if shared.options.worker {
+            background.push(tokio::spawn(worker::run(Arc::clone(&shared))));
+        }
+        Ok(Self { shared, background })
+    }
+}
+
+#[cfg(test)]
+impl RedisBroker {
+    /// As SIGSTOP does to a process: nothing runs any more, nothing is said.
+    pub(in crate::broker) fn freeze(&self) {
+        self.background.iter().for_each(JoinHandle::abort);
+    }
+
+    /// How many shards this worker reads.
+    pub(in crate::broker) fn held(&self) -> usize {
+        self.shared.held()
+    }
+}
+
+impl Drop for RedisBroker {
+    fn drop(&mut self) {
+        self.background.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn every<F: Future<Output = ()>>(period: Duration, shared: Arc<Shared>, work: impl Fn(Arc<Shared>) -> F) {
+    let mut ticks = interval(period.max(Duration::from_millis(50)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        work(Arc::clone(&shared)).await;
+    }
+}
+
+#[async_trait]
+impl Broker for RedisBroker {
+    async fn open(&self, hello: ProducerHello) -> Result<Box<dyn ProducerSession>, BrokerError> {
+        Ok(Box::new(RedisSession::open(&self.shared, &hello).await?))
+    }
+
+    async fn admit(&self, tenant: &str) {
+        self.shared.room.admit(tenant).await;
+    }
+
+    async fn subscribe(&self, task: &TaskKey) -> Result<Subscription, BrokerError> {
+        let (mirror, subscription) = self.shared.mirrored(task);
+        if mirror.position().is_none() {
+            self.shared.watch(task).await?;
+            self.shared.refresh(&mirror).await?;
+        }
+        Ok(subscription)
+    }
+
+    async fn position(&self, task: &TaskKey) -> Result<Position, BrokerError> {
+        if let Some(mirror) = self.shared.mirror(task)
+            && mirror.position().is_some()
+        {
+            // While Redis is away readers go on with what there is.
+            if let Err(error) = self.shared.compare_mirror(&mirror).await {
+                debug!(%task, %error, "cannot compare a watched task now");
+            }
+            return Ok(mirror.position().unwrap_or_default());
+        }
+        loop {
+            let seen = self.shared.look(task).await?;
+            if seen.is_missing() {
+                return Ok(self.shared.position_in_store(task).await?);
+            }
+            if seen.is_ready() {
+                return Ok(seen.state(&[])?.position());
+            }
+            self.shared.persist(task).await?;
+        }
+    }
+
+    fn peek(&self, task: &TaskKey) -> Option<Position> {
+        self.shared.mirror(task)?.position()
+    }
+
+    async fn recover(&self) -> Result<usize, BrokerError> {
+        self.shared.recover_tasks().await
+    }
+
+    async fn sweep(&self) {
+        for shard in self.shared.shards.iter() {
+            if let Err(error) = self.shared.sweep_shard(shard).await {
+                debug!(shard = shard.number, %error, "the sweep failed, will try again");
+                return;
+            }
+            self.shared.help(shard).await;
+        }
+        self.shared.forget_mirrors();
+    }
+
+    async fn take(&self, limits: &FlushLimits) -> Delivery {
+        self.shared.queue.take(limits).await
+    }
+
+    async fn stored(&self, delivery: Delivery) {
+        let mut by_shard: HashMap<usize, Vec<Arc<Batch>>> = HashMap::new();
+        for batch in &delivery.batches {
+            let Some(entry) = &batch.entry else { continue };
+            by_shard.entry(entry.shard).or_default().push(Arc::clone(batch));
+        }
+        for (shard, batches) in by_shard {
+            self.shared.tell_stored(shard, &batches).await;
+        }
+        self.shared.queue.release(&delivery.batches);
+    }
+
+    fn drain(&self) {
+        self.shared.queue.drain();
+    }
+
+    async fn leave(&self) {
+        self.shared.leaving.store(true, Ordering::Release);
+        self.shared.queue.emptied().await;
+        if self.shared.options.worker {
+            self.shared.leave_shards().await;
+        }
+    }
+
+    fn queued(&self) -> QueueSize {
+        self.shared.queue.size()
+    }
+}
+
+impl Shared {
+    fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
+    }
+
+    /// The task's mirror and a viewer's hold on it, made together so that no sweep comes between.
+    fn mirrored(&self, task: &TaskKey) -> (Arc<Mirror>, Subscription) {
+        let mut mirrors = self.lock_mirrors();
+        let mirror =
+            mirrors.entry(task.clone()).or_insert_with(|| Arc::new(Mirror::new(task, self.options.recent_bytes)));
+        *mirror.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        (Arc::clone(mirror), Subscription::new(Arc::clone(&mirror.feed)))
+    }
+
+    fn mirror(&self, task: &TaskKey) -> Option<Arc<Mirror>> {
+        self.lock_mirrors().get(task).cloned()
+    }
+
+    fn mirrors(&self) -> Vec<Arc<Mirror>> {
+        self.lock_mirrors().values().cloned().collect()
+    }
+
+    fn watched(&self) -> Vec<TaskKey> {
+        self.lock_mirrors().keys().cloned().collect()
+    }
+
+    fn refresh_all(self: &Arc<Self>) {
+        for mirror in self.mirrors().iter().filter(|mirror| mirror.position().is_some()) {
+            self.refresh_soon(mirror);
+        }
+    }
+
+    /// Lets go of mirrors that nobody has watched for a while.
+    fn forget_mirrors(&self) {
+        self.lock_mirrors().retain(|task, mirror| {
+            let mut idle_since = mirror.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+            if mirror.feed.viewers() > 0 {
+                *idle_since = None;
+                return true;
+            }
+            if idle_since.get_or_insert_with(Instant::now).elapsed() < IDLE_KEPT {
+                return true;
+            }
+            // Under the map's lock, so that a new viewer's subscription comes after it.
+            self.orders.try_send(Order::Forget(task.clone())).is_err()
+        });
+    }
+
+    fn lock_mirrors(&self) -> MutexGuard<'_, HashMap<TaskKey, Arc<Mirror>>> {
+        self.mirrors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_turns(&self) -> MutexGuard<'_, HashMap<TaskKey, Arc<tokio::sync::Mutex<()>>>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_seats(&self) -> MutexGuard<'_, HashMap<TaskKey, Vec<Arc<Seat>>>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session begins. Older ones of the same producer here learn that they are fenced.
+    fn seat(self: &Arc<Self>, seat: &Arc<Seat>) {
+        let older = {
+            let mut seats = self.lock_seats();
+            let seats = seats.entry(seat.task.clone()).or_default();
+            let older: Vec<_> = seats.iter().filter(|other| other.producer == seat.producer).cloned().collect();
+            seats.push(Arc::clone(seat));
+            older
+        };
+        if !older.is_empty() {
+            let shared = Arc::clone(self);
+            tokio::spawn(async move { shared.compare_seats(&older).await });
+        }
+    }
+
+    fn unseat(&self, seat: &Arc<Seat>) {
+        let mut seats = self.lock_seats();
+        if let Some(of_task) = seats.get_mut(&seat.task) {
+            of_task.retain(|other| !Arc::ptr_eq(other, seat));
+            if of_task.is_empty() {
+                seats.remove(&seat.task);
+            }
+        }
+    }
+
+    fn seats_of(&self, task: &TaskKey) -> Vec<Arc<Seat>> {
+        self.lock_seats().get(task).cloned().unwrap_or_default()
+    }
+
+    fn all_seats(&self) -> Vec<Arc<Seat>> {
+        self.lock_seats().values().flatten().cloned().collect()
+    }
+
+    /// `<producer>=<seq>` of a task's hint.
+    fn note_stored(&self, task: &TaskKey, epoch: u64, stored: u64, producers: &[&str]) {
+        if let Some(mirror) = self.mirror(task) {
+            mirror.stored(epoch, stored);
+        }
+        let seats = self.seats_of(task);
+        for seat in seats.iter().filter(|seat| seat.epoch == epoch) {
+            let id = seat.producer.to_string();
+            let seq = producers.iter().find_map(|pair| pair.strip_prefix(id.as_str())?.strip_prefix('=')?.parse().ok());
+            if let Some(seq) = seq {
+                seat.note(|progress| progress.stored_seq = progress.stored_seq.max(seq));
+            }
+        }
+    }
+
+    async fn compare(self: &Arc<Self>) {
+        self.compare_seats(&self.all_seats()).await;
+        self.compare_mirrors().await;
+    }
+
+    async fn position_in_store(&self, task: &TaskKey) -> Result<Position, StoreError> {
+        let Some(stored) = self.store.task(task).await? else { return Ok(Position::default()) };
+        Ok(Position { record: Some(Arc::new(stored.record)), end: stored.end, stored: stored.end })
+    }
+
+    /// Messages of one channel, in order. One that is lost is found by comparing.
+    async fn publish(&self, channel: &str, messages: Vec<Vec<u8>>) {
+        let link = self.publisher.as_ref().unwrap_or(&self.link);
+        let Ok(conn) = link.conn().await else { return };
+        let commands: Vec<_> =
+            messages.iter().map(|message| redis::cmd("PUBLISH").arg(channel).arg(message).clone()).collect();
+        for result in futures_util::future::join_all(commands.iter().map(|command| conn.run(command))).await {
+            if let Err(error) = result {
+                link.failed(&conn, &error);
+            }
+        }
+    }
+
+    /// Someone waits for the task's lines to be stored.
+    async fn flush_soon(&self, task: &TaskKey) {
+        self.queue.flush_now();
+        self.publish(&self.shards.of(task).hints, vec![b"F".to_vec()]).await;
+    }
+
+    /// Counts what is queued, of every tenant.
+    async fn count(&self) {
+        let mut sum: HashMap<String, usize> = HashMap::new();
+        for shard in self.shards.iter() {
+            let Ok(bytes) = self.link.run(redis::cmd("HGETALL").arg(&shard.bytes)).await else { return };
+            let bytes = HashMap::<String, i64>::from_redis_value(bytes).unwrap_or_default();
+            for (tenant, bytes) in bytes {
+                *sum.entry(tenant).or_default() += usize::try_from(bytes).unwrap_or(0);
+            }
+        }
+        *self.room.lock() = sum;
+        self.room.counted.notify_waiters();
+    }
+}
+
+impl Room {
+    /// Appended since the last count.
+    fn note(&self, tenant: &str, bytes: usize) {
+        let mut known = self.lock();
+        match known.get_mut(tenant) {
+            Some(known) => *known += bytes,
+            None => drop(known.insert(tenant.to_owned(), bytes)),
+        }
+    }
+
+    async fn admit(&self, tenant: &str) {
+        while !self.has_room(tenant) {
+            // Bounded, so that a count between looking and waiting is not missed for long.
+            let _ = timeout(COUNT, self.counted.notified()).await;
+        }
+    }
+
+    fn has_room(&self, tenant: &str) -> bool {
+        let known = self.lock();
+        known.values().sum::<usize>() < self.limits.max_bytes
+            && known.get(tenant).is_none_or(|bytes| *bytes < self.limits.max_tenant_bytes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the configuration says of an address; words that follow the key's name.
+pub fn check_address(url: &str) -> Result<(), String> {
+    RedisAddress::parse(url).map(drop)
+}
