@@ -1,6 +1,6 @@
 // The current row of a log: moved by keys, named by its address, and the way from match to match outside of the filter.
 
-import { apiUrl, getJson } from "./api.js";
+import { apiUrl, getJson, reason } from "./api.js";
 
 /** @typedef {import("./task-page.js").TaskPage} TaskPage */
 
@@ -10,6 +10,7 @@ export class Cursor {
     this.page = page;
     /** What was filtered by last. @type {import("./api.js").Query} */
     this.wanted = {};
+    this.searching = new AbortController();
   }
 
   /** The row that is current: the one the address names, else the first in view. */
@@ -45,9 +46,9 @@ export class Cursor {
     const url = new URL(page.lineHref(offset), location.href).href;
     try {
       await navigator.clipboard.writeText(url);
-      page.tell(`the address of line ${offset} is copied`);
+      page.head.tell(`the address of line ${offset} is copied`);
     } catch {
-      page.tell(`the address of line ${offset}: ${url}`);
+      page.head.tell(`the address of line ${offset}: ${url}`);
     }
   }
 
@@ -55,17 +56,31 @@ export class Cursor {
   async match(by) {
     const { page } = this;
     if (page.filter.isActive()) return this.move(by);
-    if (Object.keys(this.wanted).length === 0) return page.tell("no filter was set yet that there could be a next match of");
-    /** @type {import("./api.js").Query} */
-    let place = by > 0 ? { from: this.offset + 1 } : { before: this.offset };
-    for (;;) {
-      /** @type {import("./api.js").LinePage} */
-      const found = await getJson(apiUrl(`${page.path}/logs`, { ...this.wanted, ...place, tenant: page.tenant, limit: 1 }));
-      const line = found.lines[0];
-      if (line) return this.go(line.offset);
-      if (found.next_from) place = { from: found.next_from };
-      else if (found.next_before) place = { before: found.next_before };
-      else return page.tell(by > 0 ? "no later line matches" : "no earlier line matches");
+    if (Object.keys(this.wanted).length === 0) return page.head.tell("no filter was set yet that there could be a next match of");
+    // A key pressed again goes on from where one is: what is under way is not waited for.
+    this.searching.abort();
+    const { signal } = (this.searching = new AbortController());
+    page.head.tell("searching…");
+    try {
+      const found = await this.find(by, signal);
+      page.head.tell(found ? "" : by > 0 ? "no later line matches" : "no earlier line matches");
+      if (found) this.go(found);
+    } catch (error) {
+      if (!signal.aborted) page.head.tell(reason(error));
     }
+  }
+
+  /** The offset of the next match, from page to page of a long search. @param {1 | -1} by @param {AbortSignal} signal */
+  async find(by, signal) {
+    const { path, tenant } = this.page;
+    /** @type {import("./api.js").Query | null} */
+    let place = by > 0 ? { from: this.offset + 1 } : { before: this.offset };
+    while (place) {
+      /** @type {import("./api.js").LinePage} */
+      const { lines, next_from, next_before } = await getJson(apiUrl(`${path}/logs`, { ...this.wanted, ...place, tenant, limit: 1 }), { signal });
+      if (lines[0]) return lines[0].offset;
+      place = next_from ? { from: next_from } : next_before ? { before: next_before } : null;
+    }
+    return null;
   }
 }

@@ -1,15 +1,15 @@
 // The page of one task: ties the stream, the rows and the switches together.
 
 import { apiUrl, getJson, LATE, reason, Refusal } from "./api.js";
-import { count, serverNow } from "./clock.js";
+import { count } from "./clock.js";
 import { Cursor } from "./cursor.js";
 import { FilterBar } from "./filter.js";
+import { Head } from "./head.js";
 import { List } from "./list.js";
 import { Log } from "./log.js";
 import { Match } from "./match.js";
-import { escaped, RowView } from "./row.js";
+import { RowView } from "./row.js";
 import { Switch } from "./setting.js";
-import { about, connection, isIncomplete, summary, whatIsMissing } from "./status.js";
 import { Stream } from "./stream.js";
 import { set } from "./task-list.js";
 
@@ -21,10 +21,10 @@ import { set } from "./task-list.js";
 const FIRST_LINES = 300;
 const FIRST_MATCHES = 1000;
 const TICK_MS = 500;
+/** A stream that has not begun after so long may be of a task that nobody knows: the server is asked. */
+const UNBEGUN_MS = 250;
 const ROLLBACK = "the server lost what it had not stored yet; what followed here comes again";
 const RESET = "the log begins anew";
-const NOTHING_YET = "Nothing has been printed yet.";
-const NOBODY_YET = "Nobody has printed to this task yet. It appears here as soon as somebody does.";
 const TASK_EVERY_TICKS = 8;
 
 export class TaskPage {
@@ -79,6 +79,7 @@ export class TaskPage {
       this.goToHash();
     });
     this.cursor = new Cursor(this);
+    this.head = new Head(this);
     this.open();
     this.goToHash();
     setInterval(() => this.tick(), TICK_MS);
@@ -90,6 +91,7 @@ export class TaskPage {
     const filter = this.asked();
     const isFiltered = this.filter.isActive();
     this.rows.needle = filter.q.toLowerCase();
+    this.cursor.searching.abort();
     if (isFiltered) this.cursor.wanted = this.filter.current;
     [this.live, this.wasLive, this.seen, this.end, this.openSince] = [false, false, 0, null, Infinity];
     this.source = this.newSource();
@@ -167,7 +169,7 @@ export class TaskPage {
       void this.refreshTask();
       this.list.changed();
     }
-    if (name !== "log" && name !== "frame") this.showState();
+    if (name !== "log" && name !== "frame") this.head.show();
   }
 
   // The address.
@@ -243,7 +245,7 @@ export class TaskPage {
     }
     this.openSince = state.kind === "open" ? Date.now() : Infinity;
     if (state.kind === "done" && !this.end) void this.refreshTask();
-    this.showState();
+    this.head.show();
   }
 
   async refreshTask() {
@@ -255,7 +257,7 @@ export class TaskPage {
       if (this.isUnknown) this.task = null;
       else this.problem = reason(error);
     }
-    this.showState();
+    this.head.show();
     // A task that ended may run again: then its stream goes on.
     const isMore = this.task && this.source && this.task.end > (this.end?.offset ?? this.source.end);
     if (this.state.kind === "done" && (isMore || this.task?.status === "running")) this.stream?.start();
@@ -264,51 +266,12 @@ export class TaskPage {
   tick() {
     this.ticks += 1;
     if (document.visibilityState !== "visible") return;
-    // Of a task that nobody knows yet the stream's start tells.
-    if (this.task && this.ticks % TASK_EVERY_TICKS === 0 && this.state.kind !== "waiting") void this.refreshTask();
-    this.showState();
-  }
-
-  showState() {
-    const now = Date.now();
-    const { byId, state, live, task, source } = this;
-    const searching = source instanceof Match;
-    const context = { live, ended: this.end !== null, known: task !== null || (searching && !this.isUnknown), searching, now };
-    const said = this.trouble && state.kind === "open" ? { kind: "waiting", text: this.trouble } : connection(state, context);
-    byId("connection").dataset["kind"] = said.kind;
-    set(byId("connection"), said.text);
-    // Read aloud when it changes, without the seconds that count down.
-    set(byId("said"), said.text.replace(/ in \d+ s:/, ":"));
-    byId("retry").hidden = state.kind !== "waiting";
-    const rows = this.rowsInAll();
-    const status = this.end?.status ?? task?.status ?? "";
-    byId("summary").dataset["status"] = status === "succeeded" && isIncomplete(task, this.end) ? "incomplete" : status;
-    set(byId("summary"), task || rows ? summary(task, this.end, rows) : "");
-    set(byId("missing"), whatIsMissing(task, this.end));
-    set(byId("about"), escaped(about(task, serverNow())));
-    const beyond = this.rows.marked !== null && context.ended && this.rows.marked > rows;
-    if (beyond) this.tell(`there is no line ${count(this.rows.marked ?? 0, "", "").trim()}: the log ends at ${rows.toLocaleString("en")}`);
-    const empty = rows === 0 ? this.whyEmpty(now) : "";
-    byId("empty-log").hidden = !empty;
-    if (empty) set(byId("empty-log"), empty);
-  }
-
-  rowsInAll() {
-    return Math.max(this.task?.end ?? 0, this.source?.end ?? 0);
-  }
-
-  /** Why there is nothing to see, if that is known. @param {number} now */
-  whyEmpty(now) {
-    const { state } = this;
-    if (state.kind === "refused" || state.kind === "waiting") return state.why;
-    if (this.problem) return this.problem;
-    if (this.task) return this.live || this.end ? NOTHING_YET : "";
-    return this.isUnknown || (!this.filter.isActive() && now - this.openSince > TICK_MS / 2) ? NOBODY_YET : "";
-  }
-
-  /** @param {string} text */
-  tell(text) {
-    set(this.byId("hint"), text);
+    // Of a task that nobody knows yet the stream's start tells: it is asked for once a connection.
+    const isUnbegun = Date.now() - this.openSince > UNBEGUN_MS;
+    const isDue = this.task ? this.ticks % TASK_EVERY_TICKS === 0 : isUnbegun;
+    if (isUnbegun) this.openSince = Infinity;
+    if (isDue && this.state.kind !== "waiting") void this.refreshTask();
+    this.head.show();
   }
 
   /** The list has drawn or was scrolled. */
@@ -325,7 +288,7 @@ export class TaskPage {
       set(byId("clear"), `${found}${source.complete ? "" : " so far"} · clear`);
     }
     set(byId("jump"), fresh ? `↓ ${count(fresh, "new line", "new lines")}` : "↓ follow");
-    if (this.end === null && source.end) set(byId("summary"), summary(this.task, null, this.rowsInAll()));
+    if (this.end === null && source.end) this.head.showSummary();
     if (this.rows.marked !== null) this.mark(this.rows.marked);
   }
 }

@@ -20,6 +20,7 @@ const FILES: &[(&str, &str)] = files![
     "clock.js",
     "cursor.js",
     "filter.js",
+    "head.js",
     "height.js",
     "icon.svg",
     "key.js",
