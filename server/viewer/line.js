@@ -43,6 +43,12 @@ export function lineRow(line) {
   return { key: `line ${line.offset}`, kind: "line", offset: line.offset, lines: [line], count: 1, text: "" };
 }
 
+/** What is not there, in words. @param {number} from @param {number} to @param {"missing" | "not kept any more"} how */
+export function absence(from, to, how) {
+  const show = (/** @type {number} */ offset) => offset.toLocaleString("en");
+  return from === to ? `line ${show(from)} is ${how}` : `lines ${show(from)} to ${show(to)} are ${how}`;
+}
+
 /** Parts of one line join by this. @param {Line} line */
 export const partKey = (line) => `${line.producer ?? ""}/${line.stream}`;
 

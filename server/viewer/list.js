@@ -7,6 +7,7 @@
 // Heights of rows that wrap are estimates until they are measured; the first visible row keeps its place meanwhile.
 
 import { Heights } from "./height.js";
+import { ScrollBar } from "./scroll-bar.js";
 
 /** @typedef {import("./line.js").Row} Row */
 
@@ -14,7 +15,7 @@ import { Heights } from "./height.js";
  * @typedef {object} Source
  * @property {() => number} count  blocks of rows
  * @property {(block: number) => Row[]} rows
- * @property {(offset: number) => { block: number, offset: number }} locate
+ * @property {(offset: number) => { block: number, offset: number, key: string }} locate
  * @property {(first: number, last: number) => void} want
  * @property {() => Set<number> | "all"} takeDirty
  */
@@ -61,15 +62,7 @@ export class List {
     pane.addEventListener("scroll", () => this.scrolled());
     // With ctrl it is a zoom.
     pane.addEventListener("wheel", (event) => event.deltaY < 0 && !event.ctrlKey && this.leaveEnd(), { passive: true });
-    this.barHeld = false;
-    pane.addEventListener("pointerdown", (event) => {
-      const edge = pane.getBoundingClientRect().left + pane.clientLeft + pane.clientWidth;
-      this.barHeld = event.target === pane && event.clientX >= edge;
-    });
-    // The release of a scroll bar is not told everywhere; a pointer that moves without a button is.
-    for (const name of /** @type {const} */ (["pointerup", "pointermove", "pointercancel"])) {
-      addEventListener(name, (event) => event.buttons === 0 && this.released());
-    }
+    this.bar = new ScrollBar(pane);
     new ResizeObserver(() => this.resized()).observe(pane);
   }
 
@@ -278,10 +271,6 @@ export class List {
     this.scrollTop = this.pane.scrollTop;
   }
 
-  released() {
-    this.barHeld = false;
-  }
-
   /** The pane was scrolled by somebody, unless it is where we put it. */
   scrolled() {
     const now = this.pane.scrollTop;
@@ -293,7 +282,7 @@ export class List {
     const most = this.heights.total() - view;
     if (!this.isScaled()) this.y = now;
     // Only a bar that is held is a picture of the whole log; all else moves by what it moves, however far.
-    else if (!this.barHeld) this.y = Math.min(Math.max(0, this.y + by), most);
+    else if (!this.bar.held) this.y = Math.min(Math.max(0, this.y + by), most);
     else this.y = (now * most) / (MAX_HEIGHT - view);
     this.following = this.y >= most - AT_END_PX;
     clearTimeout(this.settle);

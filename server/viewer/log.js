@@ -3,8 +3,8 @@
 // Invariants: a line is where its offset says. What a rollback voids is gone, also from answers still under way. Pages not
 // looked at are let go, so that memory does not grow with the log.
 
-import { barKey, partKey, plainRow } from "./line.js";
-import { Page, PAGE_LINES } from "./page.js";
+import { absence, barKey, partKey, plainRow } from "./line.js";
+import { Page, PAGE_LINES, unloaded } from "./page.js";
 
 /** @typedef {import("./line.js").Line} Line */
 /** @typedef {import("./line.js").Row} Row */
@@ -77,8 +77,7 @@ export class Log {
   /** @param {import("./line.js").Frame} frame */
   frame(frame) {
     const key = barKey(frame);
-    const row = { ...plainRow("frame", this.end + 1, frame.message), key: `frame ${key}` };
-    this.frames.set(key, row);
+    this.frames.set(key, { ...plainRow("frame", this.end + 1, frame.message), key: `frame ${key}` });
     this.touchBar(key);
     this.touch(this.count() - 1);
   }
@@ -86,8 +85,7 @@ export class Log {
   clearFrames() {
     if (this.frames.size === 0) return;
     this.frames.clear();
-    this.dirty = "all";
-    for (const page of this.pages.values()) page.rows = null;
+    this.voidRows();
   }
 
   /** @param {{ from: number, to: number, reason: string }} gap */
@@ -120,7 +118,7 @@ export class Log {
       else page.truncate(to);
     }
     this.bars.clear();
-    for (const page of this.pages.values()) for (const line of page.lines) if (line) this.noteBar(line);
+    for (const page of this.pages.values()) for (const line of page.lines) if (line?.update_id) this.noteBar(line);
     for (const offset of this.notes.keys()) if (offset > to) this.notes.delete(offset);
     this.frames.clear();
     this.note(to, note);
@@ -155,8 +153,8 @@ export class Log {
   rows(block) {
     const page = this.pages.get(block);
     if (page?.rows) return page.rows;
-    const rows = page ? page.build(this, block) : this.unloaded(block);
-    const all = [...(block === 0 ? this.notes.get(0) ?? [] : []), ...this.deleted(block), ...rows];
+    const first = block === 0 ? this.notes.get(0) ?? [] : [];
+    const all = [...first, ...this.deleted(block), ...(page?.build(this, block) ?? unloaded(block, this.floor, this.end))];
     if (block === this.count() - 1) all.push(...this.frames.values());
     if (page) page.rows = all;
     return all;
@@ -165,32 +163,25 @@ export class Log {
   /** Says, where the log begins now, what is not kept any more. @param {number} block @returns {Row[]} */
   deleted(block) {
     if (this.floor === 1 || block !== Math.min(blockOf(this.floor), this.count() - 1)) return [];
-    const last = (this.floor - 1).toLocaleString("en");
-    return [plainRow("note", this.floor - 1, this.floor === 2 ? "line 1 is not kept any more" : `lines 1 to ${last} are not kept any more`, 0)];
+    return [plainRow("note", this.floor - 1, absence(1, this.floor - 1, "not kept any more"), 0)];
   }
 
-  /** @param {number} block */
-  unloaded(block) {
-    const first = Math.max(block * PAGE_LINES + 1, this.floor);
-    const last = Math.min((block + 1) * PAGE_LINES, this.end);
-    return last < first ? [] : [plainRow("hole", first, "", last - first + 1)];
-  }
-
-  /** The row that shows an offset, by the offset it begins with. @param {number} offset */
+  /** The row that shows an offset: its key, and the offset it begins with. @param {number} offset */
   locate(offset) {
     const at = Math.min(Math.max(offset, this.floor, 1), Math.max(this.end, 1));
     this.rows(blockOf(at));
     const page = this.pages.get(blockOf(at));
     const line = page?.line(at);
-    const bar = line?.update_id ? this.bars.get(barKey(line)) : undefined;
+    const [bar, frame] = line?.update_id ? [this.bars.get(barKey(line)), this.frames.get(barKey(line))] : [];
+    // A bar that moves is the last row, whichever state of it is asked for.
+    if (frame) return { block: this.count() - 1, offset: Infinity, key: frame.key };
     const shown = bar !== undefined && bar > at ? bar : page?.heads.get(at) ?? at;
-    return { block: blockOf(shown), offset: shown };
+    return { block: blockOf(shown), offset: shown, key: `line ${shown}` };
   }
 
   /** Loads what is missing in these blocks, and lets go of what nobody wants. @param {number} first @param {number} last */
   want(first, last) {
-    const wanted = [];
-    for (let block = first; block <= last; block++) wanted.push(block);
+    const wanted = Array.from({ length: last - first + 1 }, (_, at) => first + at);
     // Their neighbours too: scrolling on then finds rows.
     wanted.push(last + 1, first - 1);
     for (const block of wanted) {
@@ -247,7 +238,6 @@ export class Log {
 
   /** @param {Line} line */
   noteBar(line) {
-    if (!line.update_id) return;
     const key = barKey(line);
     if ((this.bars.get(key) ?? 0) >= line.offset) return;
     if (line.offset >= (this.frames.get(key)?.offset ?? Infinity) && this.frames.delete(key)) this.touch(this.count() - 1);

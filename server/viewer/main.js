@@ -20,9 +20,18 @@ const tenant = query.get("tenant") ?? undefined;
 theme(byId("theme"));
 const openHelp = help(byId("help"), byId("help-button"), byId("help-close"));
 
-const known = taskId ? ["task", "tenant", "q", "level", "stream"] : ["tenant", "text", "status", "task"];
-const strange = [...new Set(query.keys())].filter((name) => !known.includes(name));
-if (strange.length) byId("hint").textContent = `The address says something that this page does not know: ${strange.map(escaped).join(", ")}`;
+/** @param {string} query @param {"value" | "data-status"} attribute */
+const choices = (query, attribute) => [...document.querySelectorAll(query)].map((choice) => choice.getAttribute(attribute) ?? "");
+
+/** What the address may say: any text, or one of some. @type {Record<string, string[] | null>} */
+const known = taskId
+  ? { task: null, tenant: null, q: null, level: choices("#level option", "value"), stream: choices("#stream option", "value") }
+  : { tenant: null, text: null, status: choices("#task-status button", "data-status"), task: null };
+const strange = [...query].filter(([name, value]) => !Object.hasOwn(known, name) || known[name]?.includes(value) === false);
+if (strange.length) {
+  const said = strange.map(([name, value]) => escaped(value ? `${name}=${value}` : name));
+  byId("hint").textContent = `The address says something that this page does not know: ${[...new Set(said)].join(", ")}`;
+}
 
 const home = /** @type {HTMLAnchorElement} */ (document.querySelector("a.home"));
 if (tenant) home.href = `/?${new URLSearchParams({ tenant })}`;

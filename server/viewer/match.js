@@ -1,6 +1,6 @@
 // The lines that pass a filter, as a list of their own: the last ones first, earlier ones as one scrolls up, new ones live.
 
-import { barKey, lineRow, plainRow } from "./line.js";
+import { absence, barKey, lineRow, plainRow } from "./line.js";
 
 /** @typedef {import("./line.js").Line} Line */
 /** @typedef {import("./line.js").Row} Row */
@@ -96,8 +96,7 @@ export class Match {
 
   /** @param {{ from: number, to: number, reason: string }} gap */
   gap({ from, to, reason }) {
-    const show = (/** @type {number} */ offset) => offset.toLocaleString("en");
-    this.note(to, `lines ${show(from)} to ${show(to)} are ${reason === "retention" ? "not kept any more" : "missing"}`);
+    this.note(to, absence(from, to, reason === "retention" ? "not kept any more" : "missing"));
   }
 
   /** @param {number} to @param {string} note */
@@ -159,7 +158,7 @@ export class Match {
     const found = this.chunks.findIndex(({ lines }) => (lines.at(-1)?.offset ?? 0) >= offset);
     const block = found < 0 ? this.count() - 1 : found;
     const line = this.chunks[block]?.lines.find((line) => line.offset >= offset);
-    return { block, offset: line?.offset ?? offset };
+    return { block, offset: line?.offset ?? offset, key: `line ${line?.offset ?? offset}` };
   }
 
   /** @param {number} first */

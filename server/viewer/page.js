@@ -1,7 +1,7 @@
 // A run of lines of a log, and the rows they make: parts joined, old states of progress bars left out, gaps said.
 
 import { parse } from "./ansi.js";
-import { lineRow, partKey, plainRow } from "./line.js";
+import { absence, lineRow, partKey, plainRow } from "./line.js";
 
 /** @typedef {import("./ansi.js").Style} Style */
 /** @typedef {import("./line.js").Line} Line */
@@ -92,7 +92,7 @@ export class Page {
       rows.push(...(log.notes.get(offset) ?? []));
     }
     if (unfinished.size) finish(unfinished, log, block);
-    for (const row of rows) if (row.kind === "gap") row.text = gapText(row);
+    for (const row of rows) if (row.kind === "gap") row.text = absence(row.offset, row.offset + row.count - 1, "missing");
     const shown = rows.filter((row) => !log.isSuperseded(row)).map((row) => this.same(row));
     this.made = new Map(shown.map((row) => [row.key, row]));
     return shown;
@@ -132,6 +132,13 @@ export class Page {
   }
 }
 
+/** A page that is not here. @param {number} block @param {number} floor @param {number} end @returns {Row[]} */
+export function unloaded(block, floor, end) {
+  const first = Math.max(block * PAGE_LINES + 1, floor);
+  const last = Math.min((block + 1) * PAGE_LINES, end);
+  return last < first ? [] : [plainRow("hole", first, "", last - first + 1)];
+}
+
 /** Lines as they were parsed: in which colour they begin and end. @type {WeakMap<Line, { before: Style | null, after: Style | null }>} */
 const known = new WeakMap();
 
@@ -151,12 +158,6 @@ function extend(rows, kind, offset) {
   const last = rows.at(-1);
   if (last?.kind === kind) last.count += 1;
   else rows.push(plainRow(kind, offset, ""));
-}
-
-/** @param {Row} row */
-function gapText({ offset, count }) {
-  const show = (/** @type {number} */ number) => number.toLocaleString("en");
-  return count === 1 ? `line ${show(offset)} is missing` : `lines ${show(offset)} to ${show(offset + count - 1)} are missing`;
 }
 
 /**

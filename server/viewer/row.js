@@ -3,6 +3,7 @@
 
 import { parse } from "./ansi.js";
 import { timeOfDay } from "./clock.js";
+import { Found } from "./found.js";
 import { fieldText, text as rowText } from "./line.js";
 
 /** @typedef {import("./line.js").Row} Row */
@@ -34,7 +35,7 @@ export class RowView {
    * @param {object} outside
    * @param {(offset: number) => string} outside.href
    * @param {(row: Row) => void} outside.resized
-   * @param {(offset: number) => number | undefined} outside.shownAt  the offset of the row that shows this one
+   * @param {(offset: number) => string | undefined} outside.shownAt  the key of the row that shows this offset
    * @param {() => string} outside.hint  what a click on a number does
    */
   constructor(outside) {
@@ -59,9 +60,9 @@ export class RowView {
   }
 
   /** @param {Row} row */
-  isMarked({ kind, offset, lines }) {
-    if (kind !== "line" || this.marked === null) return false;
-    return lines.some((line) => line.offset === this.marked) || this.outside.shownAt(this.marked) === offset;
+  isMarked({ key, lines }) {
+    if (this.marked === null) return false;
+    return lines.some((line) => line.offset === this.marked) || this.outside.shownAt(this.marked) === key;
   }
 
   /** @param {Row} row */
@@ -81,25 +82,26 @@ export class RowView {
     const limit = this.shown.get(row.key) ?? SHOWN;
     const whole = rowText(row);
     const { pieces, more } = parse(whole, limit, row.ink);
-    for (const piece of pieces) made.append(this.piece(piece));
+    const found = new Found(pieces, this.needle);
+    for (const piece of pieces) made.append(this.piece(piece, found));
     if (more) made.append(this.moreButton(row, limit, whole.length));
     if (limit > SHOWN) made.classList.add("long");
     const fields = line ? fieldText(line) : "";
-    if (fields && !more) appendSafe(made.appendChild(element("span", "fields")), ` ${fields}`, "");
+    if (fields && !more) appendSafe(made.appendChild(element("span", "fields")), ` ${fields}`);
     return made;
   }
 
-  /** @param {import("./ansi.js").Piece} piece */
-  piece({ text, style, href }) {
+  /** @param {import("./ansi.js").Piece} piece @param {Found} found */
+  piece({ text, style, href }, found) {
     if (!style && !href) {
       const part = document.createDocumentFragment();
-      appendSafe(part, text, this.needle);
+      appendSafe(part, text, found);
       return part;
     }
     const part = element(href ? "a" : "span", style ? classes(style) : "");
     if (style) colours(part, style);
     if (href) Object.assign(part, { href, target: "_blank", rel: "noopener noreferrer", title: href });
-    appendSafe(part, text, this.needle);
+    appendSafe(part, text, found);
     return part;
   }
 
@@ -181,12 +183,15 @@ function colours(part, style) {
   if (typeof ground === "string") part.style.setProperty("--bg", ground);
 }
 
-/** @param {Node} parent @param {string} text @param {string} needle */
-export function appendSafe(parent, text, needle = "") {
-  if (!UNSAFE.test(text)) return appendFound(parent, text, needle);
+/** @param {Node} parent @param {string} text @param {Found} [found] */
+function appendSafe(parent, text, found) {
+  if (!UNSAFE.test(text)) return appendFound(parent, text, found);
   for (const part of text.split(UNSAFE)) {
-    if (UNSAFE.test(part)) parent.appendChild(element("span", "control", nameOf(part.charCodeAt(0))));
-    else if (part) appendFound(parent, part, needle);
+    if (!UNSAFE.test(part)) appendFound(parent, part, found);
+    else {
+      found?.take(part.length);
+      parent.appendChild(element("span", "control", nameOf(part.charCodeAt(0))));
+    }
   }
 }
 
@@ -198,16 +203,13 @@ function nameOf(code) {
   return CONTROLS[code] ?? (code === 0x7f ? "DEL" : `U+${code.toString(16).toUpperCase().padStart(4, "0")}`);
 }
 
-/** @param {Node} parent @param {string} text @param {string} needle */
-function appendFound(parent, text, needle) {
-  const lower = needle ? text.toLowerCase() : "";
-  // Where lower case has another length, places do not agree.
-  if (!needle || lower.length !== text.length) return void parent.appendChild(document.createTextNode(text));
+/** @param {Node} parent @param {string} text @param {Found} [found] */
+function appendFound(parent, text, found) {
   let at = 0;
-  for (let found = lower.indexOf(needle); found >= 0; found = lower.indexOf(needle, at)) {
-    parent.appendChild(document.createTextNode(text.slice(at, found)));
-    parent.appendChild(element("mark", "", text.slice(found, found + needle.length)));
-    at = found + needle.length;
+  for (const [from, to] of found?.take(text.length) ?? []) {
+    parent.appendChild(document.createTextNode(text.slice(at, from)));
+    parent.appendChild(element("mark", "", text.slice(from, to)));
+    at = to;
   }
-  parent.appendChild(document.createTextNode(text.slice(at)));
+  if (at < text.length) parent.appendChild(document.createTextNode(text.slice(at)));
 }

@@ -61,7 +61,7 @@ export class TaskPage {
     this.rows = new RowView({
       href: (offset) => this.lineHref(offset),
       resized: (row) => this.list.redraw(row),
-      shownAt: (offset) => this.source?.locate(offset).offset,
+      shownAt: (offset) => this.source?.locate(offset).key,
       hint: () => (this.filter.isActive() ? "show it among its neighbours" : "link to this line"),
     });
     this.list = new List(byId("pane"), { render: (row) => this.rows.render(row), moved: () => this.moved() });

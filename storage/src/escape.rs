@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 const ESC: char = '\x1b';
 
 /// The text without its escape sequences; without any, no copy.
-pub fn without_escapes(text: &str) -> Cow<'_, str> {
+pub(crate) fn without_escapes(text: &str) -> Cow<'_, str> {
     let Some(first) = text.find(ESC) else { return Cow::Borrowed(text) };
     let mut plain = String::with_capacity(text.len());
     plain.push_str(&text[..first]);
