@@ -84,6 +84,8 @@ export class RowView {
     const { pieces, more } = parse(whole, limit, row.ink);
     const found = new Found(pieces, this.needle);
     for (const piece of pieces) made.append(this.piece(piece, found));
+    // An empty line too is copied with a selection.
+    if (pieces.length === 0) made.append(document.createElement("br"));
     if (more) made.append(this.moreButton(row, limit, whole.length));
     if (limit > SHOWN) made.classList.add("long");
     const fields = line ? fieldText(line) : "";

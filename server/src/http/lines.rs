@@ -41,15 +41,22 @@ pub(super) async fn page(
     if before.is_some() && (from.is_some() || to.is_some()) {
         return Err(Problem::bad_request("give before, or from and to, not both"));
     }
-    let Some(stored) = state.store.task(&task).await? else {
-        return Err(Problem::not_found(format!("no task {task} is known")));
-    };
+    let floor = floor(&state, &task).await?;
     let mut page = Page { task, json: b"{\"lines\":[".to_vec(), count: 0, limit };
     let (end, next) = match before {
-        Some(before) => backward(&state, &mut page, before, stored.floor, &filter).await?,
+        Some(before) => backward(&state, &mut page, before, floor, &filter).await?,
         None => forward(&state, &mut page, from.unwrap_or(1).max(1), to.unwrap_or(u64::MAX), &filter).await?,
     };
-    Ok(([(CONTENT_TYPE, "application/json")], page.finish(stored.floor, end, next)).into_response())
+    Ok(([(CONTENT_TYPE, "application/json")], page.finish(floor, end, next)).into_response())
+}
+
+/// The first offset that is kept. A task is known to its readers a moment before its first record is stored.
+async fn floor(state: &AppState, task: &TaskKey) -> Result<u64, Problem> {
+    if let Some(stored) = state.store.task(task).await? {
+        return Ok(stored.floor);
+    }
+    let is_known = state.broker.position(task).await?.record.is_some();
+    is_known.then_some(1).ok_or_else(|| Problem::not_found(format!("no task {task} is known")))
 }
 
 async fn backward(
