@@ -149,7 +149,9 @@ function mark(row, line) {
  * @param {import("./ansi.js").Style} style
  */
 function inks({ fg, bg, inverse }) {
-  const [ink, ground] = inverse ? [bg, fg ?? "ink"] : [fg, bg];
+  const [ink, own] = inverse ? [bg, fg ?? "ink"] : [fg, bg];
+  // Grounds by number are dark, for light ink; black on yellow is meant for a light one.
+  const ground = ink === 0 && typeof own === "number" && own >= 1 && own <= 6 ? own + 8 : own;
   return { ink: ink ?? (ground === null || ground === "ink" ? null : isLight(ground) ? "#1c2129" : "#ffffff"), ground };
 }
 

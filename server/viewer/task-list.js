@@ -195,6 +195,7 @@ function fill(row, task, now) {
     task.exit_code === undefined ? "" : String(task.exit_code),
   ];
   texts.forEach((text, at) => set(row.children[at + 2], text));
+  row.children[3]?.classList.toggle("one", task.lines === 1);
   const started = /** @type {HTMLElement} */ (row.children[5]);
   if (started.title !== task.started_at) started.title = task.started_at;
 }

@@ -75,13 +75,16 @@ def open_page(browser: Browser, theme: str, size: dict[str, int]) -> Page:
     return context.new_page()
 
 
+LOSSY = "nightly-import"
+
+
 def lossy(route: Route) -> None:
-    """As if a buffer had been full."""
-    body = route.fetch().json()
-    for task in body.get("tasks", [body]):
-        if task["task_id"] == "nightly-import":
-            task |= {"dropped": 35_655, "complete": False}
-    route.fulfill(json=body)
+    """As if a buffer of this task had been full, in whatever says so."""
+    text = route.fetch().text()
+    begin = text.find(f'"task_id":"{LOSSY}"') if route.request.url.partition("/tasks")[2].startswith("?") else 0
+    rest = text[begin:].replace('"dropped":0', '"dropped":35655', 1)
+    kind = "text/event-stream" if "/stream" in route.request.url else "application/json"
+    route.fulfill(body=text[:begin] + rest.replace('"complete":true', '"complete":false', 1), content_type=kind)
 
 
 def documented(server: Server, browser: Browser, folder: Path) -> None:
@@ -97,7 +100,7 @@ def documented(server: Server, browser: Browser, folder: Path) -> None:
 def others(server: Server, browser: Browser, folder: Path) -> None:
     for name, theme, size in (("wide", "light", WIDE), ("dark", "dark", WIDE), ("small", "light", SMALL), ("small-dark", "dark", SMALL)):
         page = open_page(browser, theme, size)
-        page.route(re.compile(r"/api/v1/tasks(\?|/nightly-import(\?|$))"), lossy)
+        page.route(re.compile(rf"/api/v1/tasks(\?|/{LOSSY}(\?|$|/logs/stream))"), lossy)
 
         def shoot(what: str, page: Page = page, name: str = name) -> None:
             page.wait_for_timeout(600)
@@ -106,7 +109,7 @@ def others(server: Server, browser: Browser, folder: Path) -> None:
         page.goto(f"http://{server.http}/")
         expect(page.locator("tbody tr")).to_have_count(6)
         shoot("list")
-        page.goto(server.url("nightly-import"))
+        page.goto(server.url(LOSSY))
         shoot("loss")
         page.goto(server.url(TASK, "&q=epoch"))
         shoot("filter")
@@ -134,7 +137,7 @@ def main() -> None:
         server = Server(Path(folder))
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         try:
-            server.send("nightly-import", "".join(f"imported order {n}\n" for n in range(1, 40)), "--name", "orders, every night")
+            server.send(LOSSY, "".join(f"imported order {n}\n" for n in range(1, 40)), "--name", "orders, every night")
             assert server.run("backfill-2025", "print('x'); raise SystemExit(3)", "--name", "a backfill").wait() == 3
             odd = r"print('nul \x00 bell \x07'); print('dos\r'); print('\u202eexe.gnp'); print('w' * 9000); print('{\"a\": 1}')"
             assert server.run("odd", odd, "--name", "evil \u202efdp.exe, with a name that is long enough to be cut off").wait() == 0
