@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import json
 import re
 import sys
 import tempfile
@@ -81,10 +82,14 @@ LOSSY = "nightly-import"
 def lossy(route: Route) -> None:
     """As if a buffer of this task had been full, in whatever says so."""
     text = route.fetch().text()
-    begin = text.find(f'"task_id":"{LOSSY}"') if route.request.url.partition("/tasks")[2].startswith("?") else 0
-    rest = text[begin:].replace('"dropped":0', '"dropped":35655', 1)
-    kind = "text/event-stream" if "/stream" in route.request.url else "application/json"
-    route.fulfill(body=text[:begin] + rest.replace('"complete":true', '"complete":false', 1), content_type=kind)
+    if "/stream" in route.request.url:
+        text = text.replace('"dropped":0', '"dropped":35655').replace('"complete":true', '"complete":false')
+        return route.fulfill(body=text, content_type="text/event-stream")
+    body = json.loads(text)
+    for task in body.get("tasks", [body]):
+        if task["task_id"] == LOSSY:
+            task |= {"dropped": 35_655, "complete": False}
+    return route.fulfill(json=body)
 
 
 def documented(server: Server, browser: Browser, folder: Path) -> None:
