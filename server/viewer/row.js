@@ -123,8 +123,13 @@ export class RowView {
 /** @param {Line} line */
 function kindOf(line) {
   const end = line.stream === "system" ? /** @type {any} */ (line.fields)?.end : undefined;
-  const outcome = end ? (end.status === "succeeded" ? " end good" : " end bad") : "";
-  return `${line.stream} ${line.level ?? ""}${outcome}`;
+  return `${line.stream} ${line.level ?? ""}${end ? ` end ${outcome(end)}` : ""}`;
+}
+
+/** A success of which something is missing is no good end. @param {{ status: string, dropped?: number, complete?: boolean }} end */
+function outcome({ status, dropped, complete }) {
+  if (status !== "succeeded") return "bad";
+  return dropped || complete === false ? "partly" : "good";
 }
 
 /** @param {Line | undefined} line */

@@ -34,7 +34,7 @@ export function isIncomplete(task, end) {
 /** What is missing, in a sentence. @param {Task | null} task @param {End | null} [end] */
 export function whatIsMissing(task, end) {
   const many = lost(task, end);
-  if (many) return `${count(many, "line was", "lines were")} lost: the producer's buffer was full`;
+  if (many) return `${count(many, "line was", "lines were")} lost: rows of the log say where, and why`;
   return isIncomplete(task, end) ? "incomplete: a process of this task did not say goodbye" : "";
 }
 

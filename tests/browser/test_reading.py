@@ -121,6 +121,11 @@ def test_more_tasks_than_one_answer_holds(server: Server, page: Page) -> None:
     expect(page.locator("#task-count")).to_have_text("2,500 tasks")
 
 
+def end_with_loss(route: Route) -> None:
+    text = route.fetch().text().replace('"dropped":0', '"dropped":1234').replace('"complete":true', '"complete":false')
+    route.fulfill(body=text, content_type="text/event-stream")
+
+
 def test_what_is_lost_is_amber_and_explained(server: Server, page: Page) -> None:
     server.send("t", "x\n")
     real = server.get("t")
@@ -131,9 +136,16 @@ def test_what_is_lost_is_amber_and_explained(server: Server, page: Page) -> None
     row = page.locator("tbody tr")
     expect(row).to_have_class("incomplete")
     expect(row.locator("td").first).to_have_text("succeeded, 1,234 lines lost")
-    expect(row).to_have_attribute("title", "1,234 lines were lost: the producer's buffer was full")
+    expect(row).to_have_attribute("title", "1,234 lines were lost: rows of the log say where, and why")
     amber = "rgb(138, 90, 0)"
     expect(row.locator("td").first).to_have_css("color", amber)
+    # The stream's last words, and the row that ends the log.
+    page.route(re.compile("/logs/stream"), end_with_loss)
+    page.goto(server.url("t"))
+    expect(page.locator("#missing")).to_have_text("1,234 lines were lost: rows of the log say where, and why")
+    expect(page.locator("#summary")).to_have_text("1 line, succeeded, 1,234 lines lost")
+    expect(page.locator("#summary")).to_have_css("color", amber)
+    expect(page.locator(".row.end .text")).to_have_css("color", amber)
 
 
 def test_a_narrow_page_is_usable(server: Server, page: Page, complaints: Complaints) -> None:
@@ -142,7 +154,8 @@ def test_a_narrow_page_is_usable(server: Server, page: Page, complaints: Complai
     for address in (server.url("a-task-with-a-rather-long-name-2026-01-01"), f"http://{server.http}/"):
         page.goto(address)
         expect(page.locator(".row.line, tbody tr").first).to_be_visible()
-        assert page.evaluate("document.documentElement.scrollWidth") <= NARROW["width"]
+        wide = "Math.max(...[...document.querySelectorAll('html, .scroll')].map((at) => at.scrollWidth))"
+        assert page.evaluate(wide) <= NARROW["width"]
         outside = """(width) => [...document.querySelectorAll('header *, .bar *')].filter((at) => at.checkVisibility() && !at.matches('.aloud, option'))
             .filter((at) => at.getBoundingClientRect().right > width + 1).map((at) => at.id || at.className)"""
         assert page.evaluate(outside, NARROW["width"]) == []

@@ -119,7 +119,7 @@ test("colons separate the parts of one parameter", () => {
 test("what is lost does not look like a success", () => {
   const task = { status: "succeeded", attempt: 2, end: 70, lines: 30, dropped: 35_655, complete: false };
   assert.equal(summary(task, null, 70), "30 lines in attempt 2, 70 rows in all, succeeded, 35,655 lines lost");
-  assert.equal(whatIsMissing(task), "35,655 lines were lost: the producer's buffer was full");
+  assert.equal(whatIsMissing(task), "35,655 lines were lost: rows of the log say where, and why");
   assert.equal(whatIsMissing({ ...task, dropped: 0 }), "incomplete: a process of this task did not say goodbye");
   assert.equal(isIncomplete({ ...task, dropped: 0, complete: true }), false);
 });
