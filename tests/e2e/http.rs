@@ -82,6 +82,8 @@ async fn a_task_is_known_as_soon_as_its_stream_begins() -> Result<()> {
     viewer.next_named("start").await?;
     let task = get(&server.task_url("new")).await?;
     ensure!(task["status"] == "running" && task["end"] == 0 && task["floor"] == 1, "{task}");
+    let page = get(&format!("{}/logs", server.task_url("new"))).await?;
+    ensure!(offsets(&page).is_empty() && page["floor"] == 1 && page["end"] == 0, "{page}");
     ensure!(!producer.is_finished(), "the store was not locked: this shows nothing");
     lock.release().await?;
     producer.await??;
