@@ -42,14 +42,25 @@ def test_text_is_found_and_marked_across_colours(server: Server, page: Page) -> 
     expect(page.locator(".row.note")).to_have_text("no line matches")
 
 
-def test_a_slow_beginning_is_not_an_unknown_task(server: Server, page: Page) -> None:
+SILENT_STREAM = """
+  const real = fetch;
+  const headers = { 'content-type': 'text/event-stream' };
+  window.fetch = (url, options) =>
+    String(url).includes('/logs/stream') ? Promise.resolve(new Response(new ReadableStream(), { headers })) : real(url, options);
+"""
+
+
+def test_a_slow_beginning_is_not_an_unknown_task(server: Server, page: Page, complaints: Complaints) -> None:
+    complaints.expected = re.compile("404")
     server.send("t", "x\n")
-    event = "event: unknown\ndata: {}\n\n"
-    page.route(re.compile("/logs/stream"), lambda route: route.fulfill(content_type="text/event-stream", body=event * 3))
+    page.add_init_script(SILENT_STREAM)
     page.goto(server.url("t"))
-    for _ in range(20):
-        expect(page.locator("#empty-log")).not_to_contain_text("Nobody has printed")
-        page.wait_for_timeout(50)
+    expect(page.locator("#connection")).to_have_text("reading history…")
+    expect(page.locator("#summary")).to_have_text("1 line, succeeded")
+    expect(page.locator("#empty-log")).not_to_contain_text("Nobody has printed")
+    page.goto(server.url("nobody"))
+    expect(page.locator("#empty-log")).to_contain_text("Nobody has printed")
+    expect(page.locator("#connection")).to_have_text("waiting for the first line")
 
 
 def test_a_choice_that_is_none_is_said(server: Server, page: Page) -> None:
@@ -165,3 +176,43 @@ def test_a_narrow_page_is_usable(server: Server, page: Page, complaints: Complai
     assert page.locator("#pane").bounding_box()["height"] > NARROW["height"] * 0.7
     page.click("#clear")
     expect(page.locator("#q")).to_have_value("")
+
+
+def test_a_tall_screen_is_filled(server: Server, page: Page) -> None:
+    page.set_viewport_size({"width": 900, "height": 7000})
+    server.send("t", numbered(1, 2000))
+    page.goto(server.url("t", "#L1"))
+    see(page, 1, "line 1")
+    see(page, 340, "line 340")
+
+
+PLACES = """() => Object.fromEntries([...document.querySelectorAll('.row.line')]
+    .map((row) => [row.dataset.offset, row.getBoundingClientRect().top]))"""
+
+
+def test_wrapped_rows_move_by_what_is_scrolled(server: Server, page: Page) -> None:
+    """Their heights are estimates until they are seen: what one reads must not leap when they are known."""
+    server.send("t", "".join(f"{n} {'word ' * (n * 37 % 200)}\n" for n in range(1, 401)))
+    page.goto(server.url("t"))
+    page.keyboard.press("w")
+    expect(page.locator('.row[data-offset="401"]')).to_be_in_viewport()
+    page.hover("#pane")
+    for _ in range(12):
+        page.wait_for_timeout(100)
+        before = page.evaluate(PLACES)
+        page.mouse.wheel(0, -300)
+        page.wait_for_timeout(250)
+        after = page.evaluate(PLACES)
+        moved = {round(after[offset] - before[offset]) for offset in before.keys() & after.keys()}
+        assert moved == {300}
+
+
+def test_a_zoom_does_not_leave_the_end(server: Server, page: Page) -> None:
+    server.send("t", numbered(1, 500))
+    page.goto(server.url("t"))
+    see(page, 500, "line 500")
+    pane = page.locator("#pane")
+    pane.dispatch_event("wheel", {"deltaY": -100, "ctrlKey": True})
+    expect(page.locator("#follow")).to_have_attribute("aria-pressed", "true")
+    pane.dispatch_event("wheel", {"deltaY": -100})
+    expect(page.locator("#follow")).to_have_attribute("aria-pressed", "false")
