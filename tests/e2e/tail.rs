@@ -12,11 +12,24 @@ use flowforge_tests::store_read;
 use flowforge_tests::viewer::{Opened, Viewer};
 use serde_json::Value;
 
+/// What one message may hold, with room to spare.
+const MESSAGE_BYTES: usize = 2 << 20;
+
 /// A task of these entries, closed.
 pub(crate) async fn fill(server: &Server, task: &str, entries: Vec<LogEntry>) -> Result<()> {
     let count = entries.len() as u64;
     let (mut call, _) = Call::hello(&server.grpc_url(), hello(task, new_producer())).await?;
-    call.batch(1, entries).await?;
+    let (mut first_seq, mut batch, mut bytes) = (1, Vec::new(), 0);
+    for entry in entries {
+        bytes += entry.message.len();
+        batch.push(entry);
+        if bytes > MESSAGE_BYTES {
+            let next = first_seq + batch.len() as u64;
+            call.batch(first_seq, std::mem::take(&mut batch)).await?;
+            (first_seq, bytes) = (next, 0);
+        }
+    }
+    call.batch(first_seq, batch).await?;
     call.close(Close { final_seq: count, ..Close::default() }).await??;
     Ok(())
 }
