@@ -1,6 +1,6 @@
 // Terminal sequences to styled pieces of text. Pure: text in, pieces out; the caller decides how they look.
 //
-// Kept: SGR (16, 256 and true colours, bold, dim, italic, underline, inverse, strike) and OSC 8 links to http(s).
+// Kept: other control characters, for the caller to show; SGR (16, 256 and true colours, bold, dim, italic, underline, inverse, strike) and OSC 8 links to http(s).
 // Everything else is left out. A string sequence that never ends loses its introducer only, so that nothing printed is
 // hidden. Each character is looked at twice at most, whatever the input: an ESC ends every scan.
 
@@ -11,7 +11,7 @@
  * @property {boolean} bold
  * @property {boolean} dim
  * @property {boolean} italic
- * @property {boolean} underline
+ * @property {boolean | string} underline  true, or the kind of one that is not plain
  * @property {boolean} inverse
  * @property {boolean} strike
  */
@@ -37,14 +37,13 @@ function find(pattern, text, from) {
 
 /**
  * At most `limit` characters of visible text; `more` says that there are others.
- * @param {string} text @param {number} [limit]
- * @returns {{ pieces: Piece[], more: boolean }}
+ * @param {string} text @param {number} [limit] @param {Style | null} [before] what is in force where it begins
+ * @returns {{ pieces: Piece[], more: boolean, ink: Style | null }} `ink`: what is in force where it ends
  */
-export function parse(text, limit = Infinity) {
+export function parse(text, limit = Infinity, before = null) {
   /** @type {Piece[]} */
   const pieces = [];
-  /** @type {Style | null} */
-  let style = null;
+  let style = before;
   /** @type {string | null} */
   let href = null;
   let [at, room] = [0, limit];
@@ -62,12 +61,13 @@ export function parse(text, limit = Infinity) {
 
   while (at < text.length) {
     const stop = find(SPECIAL, text, at);
-    if (!show(text.slice(at, stop))) return { pieces, more: true };
+    if (!show(text.slice(at, stop))) return { pieces, more: true, ink: style };
     if (stop === text.length) break;
     const code = text.charCodeAt(stop);
     if (code !== ESC) {
-      const picture = code < 0x20 && code !== 0x07 && code !== 0x0e && code !== 0x0f ? String.fromCharCode(0x2400 + code) : "";
-      if (!show(picture)) return { pieces, more: true };
+      // A line end of another system is no text, and a shift to another character set (SO, SI) changes nothing here.
+      const isNothing = code === 0x0e || code === 0x0f || (code === 0x0d && (stop + 1 === text.length || text[stop + 1] === "\n"));
+      if (!isNothing && !show(text.charAt(stop))) return { pieces, more: true, ink: style };
       at = stop + 1;
       continue;
     }
@@ -88,7 +88,7 @@ export function parse(text, limit = Infinity) {
       at = final < text.length && text[final] !== "\x1b" && text.charCodeAt(final) < 0x7f ? final + 1 : final;
     }
   }
-  return { pieces, more: false };
+  return { pieces, more: false, ink: style };
 }
 
 /** Does not cut a surrogate pair. @param {string} text @param {number} length */
@@ -110,54 +110,72 @@ function link(href, text, from, to) {
   return /^https?:\/\/[^\s/]/i.test(url) ? url : null;
 }
 
-/** @param {Style | null} before @param {string} parameters @returns {Style | null} */
+const UNDERLINES = [false, true, "double", "curly", "dotted", "dashed"];
+
+/**
+ * Parameters are separated by semicolons, their parts by colons (ITU T.416): `4:3` is one, `4;3` are two.
+ * @param {Style | null} before @param {string} parameters @returns {Style | null}
+ */
 function sgr(before, parameters) {
   if (/[^0-9;:]/.test(parameters)) return before;
-  const codes = parameters.split(/[;:]/).map(Number);
+  const codes = parameters.split(";");
   const style = { ...(before ?? PLAIN) };
   for (let at = 0; at < codes.length; at++) {
-    const code = codes[at] ?? 0;
-    if (code === 0) Object.assign(style, PLAIN);
-    else if (code === 1) style.bold = true;
-    else if (code === 2) style.dim = true;
-    else if (code === 3) style.italic = true;
-    else if (code === 4 || code === 21) style.underline = true;
-    else if (code === 7) style.inverse = true;
-    else if (code === 9) style.strike = true;
-    else if (code === 22) style.bold = style.dim = false;
-    else if (code === 23) style.italic = false;
-    else if (code === 24) style.underline = false;
-    else if (code === 27) style.inverse = false;
-    else if (code === 29) style.strike = false;
-    else if (code >= 30 && code <= 37) style.fg = code - 30;
-    else if (code === 39) style.fg = null;
-    else if (code >= 40 && code <= 47) style.bg = code - 40;
-    else if (code === 49) style.bg = null;
-    else if (code >= 90 && code <= 97) style.fg = code - 82;
-    else if (code >= 100 && code <= 107) style.bg = code - 92;
-    else if (code === 38 || code === 48) {
-      const [colour, used] = extended(codes, at + 1, parameters.includes(":"));
+    const text = codes[at] ?? "";
+    const parts = text.includes(":") ? text.split(":").map(Number) : [Number(text)];
+    const code = parts[0] ?? 0;
+    if (code === 38 || code === 48 || code === 58) {
+      const [colour, used] = parts.length > 1 ? [coloured(parts), 0] : separate(codes, at + 1);
       at += used;
-      if (colour !== undefined) style[code === 38 ? "fg" : "bg"] = colour;
-    }
+      // The colour of underlines (58) is not shown, but its numbers are no codes.
+      if (colour !== undefined && code !== 58) style[code === 38 ? "fg" : "bg"] = colour;
+    } else if (code === 4 && parts.length > 1) style.underline = UNDERLINES[parts[1] ?? 0] ?? true;
+    else simple(style, code);
   }
   return Object.entries(PLAIN).every(([name, value]) => style[/** @type {keyof Style} */ (name)] === value) ? null : style;
 }
 
-/**
- * The colour after 38 or 48, and how many codes it takes.
- * @param {number[]} codes @param {number} at @param {boolean} colons
- * @returns {[number | string | undefined, number]}
- */
-function extended(codes, at, colons) {
-  if (codes[at] === 5) return [indexed(codes[at + 1] ?? 0), 2];
-  if (codes[at] !== 2) return [undefined, 1];
-  // With colons a colour space may stand before the three numbers.
-  const first = colons && codes.length - at >= 5 ? at + 2 : at + 1;
-  const rgb = codes.slice(first, first + 3);
-  const valid = rgb.length === 3 && rgb.every((part) => part <= 255);
-  return [valid ? hex(rgb) : undefined, first + 2 - at + 1];
+/** @param {Style} style @param {number} code that stands alone */
+function simple(style, code) {
+  if (code === 0) Object.assign(style, PLAIN);
+  else if (code === 1) style.bold = true;
+  else if (code === 2) style.dim = true;
+  else if (code === 3) style.italic = true;
+  else if (code === 4) style.underline = true;
+  else if (code === 7) style.inverse = true;
+  else if (code === 9) style.strike = true;
+  else if (code === 21) style.underline = "double";
+  else if (code === 22) style.bold = style.dim = false;
+  else if (code === 23) style.italic = false;
+  else if (code === 24) style.underline = false;
+  else if (code === 27) style.inverse = false;
+  else if (code === 29) style.strike = false;
+  else if (code >= 30 && code <= 37) style.fg = code - 30;
+  else if (code === 39) style.fg = null;
+  else if (code >= 40 && code <= 47) style.bg = code - 40;
+  else if (code === 49) style.bg = null;
+  else if (code >= 90 && code <= 97) style.fg = code - 82;
+  else if (code >= 100 && code <= 107) style.bg = code - 92;
 }
+
+/** The colour of one parameter, `38:5:n` or `38:2:[space]:r:g:b`. @param {number[]} parts */
+function coloured(parts) {
+  if (parts[1] === 5) return indexed(parts[2] ?? 0);
+  return parts[1] === 2 ? rgb(parts.length >= 6 ? parts.slice(3, 6) : parts.slice(2, 5)) : undefined;
+}
+
+/**
+ * The colour of parameters that follow, `5;n` or `2;r;g;b`, and how many they are.
+ * @param {string[]} codes @param {number} at @returns {[number | string | undefined, number]}
+ */
+function separate(codes, at) {
+  const kind = Number(codes[at]);
+  if (kind === 5) return [indexed(Number(codes[at + 1] ?? 0)), 2];
+  return kind === 2 ? [rgb(codes.slice(at + 1, at + 4).map(Number)), 4] : [undefined, 1];
+}
+
+/** @param {number[]} parts */
+const rgb = (parts) => (parts.length === 3 && parts.every((part) => part <= 255) ? hex(parts) : undefined);
 
 /** @param {number} index of the 256 colours */
 function indexed(index) {

@@ -53,6 +53,13 @@ export class FilterBar {
     this.changed();
   }
 
+  /** The address has changed. */
+  reload() {
+    const params = new URLSearchParams(location.search);
+    for (const name of NAMES) this.parts[name].value = params.get(name) ?? "";
+    this.apply();
+  }
+
   show() {
     this.parts.clear.hidden = !this.isActive();
     for (const name of NAMES) this.parts[name].classList.toggle("active", this.current[name] !== "");

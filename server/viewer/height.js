@@ -91,7 +91,7 @@ export class Heights {
       if (row.kind === "hole" && place.offset >= row.offset && place.offset < row.offset + row.count) {
         return top + (place.offset - row.offset) * this.rowHeight;
       }
-      if (row.offset >= place.offset && row.count) return top;
+      if (row.key === place.key || (row.offset >= place.offset && row.count)) return top;
       top += this.of(row);
     }
     return top;

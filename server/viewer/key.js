@@ -1,18 +1,19 @@
 // Single keys, where nobody is typing.
 
-/** @param {Record<string, () => void>} actions by `event.key` */
+/** @param {Record<string, (event: KeyboardEvent) => void>} actions by `event.key` */
 export function onKeys(actions) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const at = /** @type {HTMLElement} */ (event.target);
     const typing = at.closest("input, select, textarea") !== null;
-    if (typing && (event.key === "Escape" || event.key === "Enter")) at.blur();
+    const leaves = typing && (event.key === "Escape" || event.key === "Enter");
+    if (leaves) at.blur();
     const action = actions[event.key];
     // A space on a button presses it.
     const pressing = event.key === " " && at.closest("button, a") !== null;
-    if (typing || pressing || !action || document.querySelector("dialog[open]")) return;
+    if ((typing && event.key !== "Escape") || pressing || !action || document.querySelector("dialog[open]")) return;
     event.preventDefault();
-    action();
+    action(event);
   });
 }
 

@@ -27,6 +27,7 @@
  * @property {Line[]} lines
  * @property {number} count  offsets it stands for
  * @property {string} text  of rows without lines
+ * @property {import("./ansi.js").Style | null} [ink]  colours that an earlier line left in force
  */
 
 /**
@@ -40,6 +41,12 @@ export function plainRow(kind, offset, text, count = 1) {
 /** @param {Line} line @returns {Row} */
 export function lineRow(line) {
   return { key: `line ${line.offset}`, kind: "line", offset: line.offset, lines: [line], count: 1, text: "" };
+}
+
+/** What is not there, in words. @param {number} from @param {number} to @param {"missing" | "not kept any more"} how */
+export function absence(from, to, how) {
+  const show = (/** @type {number} */ offset) => offset.toLocaleString("en");
+  return from === to ? `line ${show(from)} is ${how}` : `lines ${show(from)} to ${show(to)} are ${how}`;
 }
 
 /** Parts of one line join by this. @param {Line} line */

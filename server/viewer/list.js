@@ -7,6 +7,7 @@
 // Heights of rows that wrap are estimates until they are measured; the first visible row keeps its place meanwhile.
 
 import { Heights } from "./height.js";
+import { ScrollBar } from "./scroll-bar.js";
 
 /** @typedef {import("./line.js").Row} Row */
 
@@ -14,7 +15,7 @@ import { Heights } from "./height.js";
  * @typedef {object} Source
  * @property {() => number} count  blocks of rows
  * @property {(block: number) => Row[]} rows
- * @property {(offset: number) => { block: number, offset: number }} locate
+ * @property {(offset: number) => { block: number, offset: number, key: string }} locate
  * @property {(first: number, last: number) => void} want
  * @property {() => Set<number> | "all"} takeDirty
  */
@@ -23,6 +24,7 @@ import { Heights } from "./height.js";
 
 const MAX_HEIGHT = 8_000_000;
 const OVERSCAN_PX = 320;
+/** More only where more are in view. */
 const MAX_ROWS = 300;
 const AT_END_PX = 4;
 const SETTLE_MS = 150;
@@ -58,7 +60,9 @@ export class List {
     this.settle = 0;
     this.size();
     pane.addEventListener("scroll", () => this.scrolled());
-    pane.addEventListener("wheel", (event) => event.deltaY < 0 && this.leaveEnd(), { passive: true });
+    // With ctrl it is a zoom.
+    pane.addEventListener("wheel", (event) => event.deltaY < 0 && !event.ctrlKey && this.leaveEnd(), { passive: true });
+    this.bar = new ScrollBar(pane);
     new ResizeObserver(() => this.resized()).observe(pane);
   }
 
@@ -94,7 +98,17 @@ export class List {
   goTo(offset) {
     this.following = false;
     this.target = offset;
+    this.pane.scrollLeft = 0;
     this.changed();
+    this.outside.moved();
+  }
+
+  /** Goes there if it is not in view. @param {number} offset */
+  reveal(offset) {
+    const shown = [...this.shown.values()].find(({ row }) => row.kind === "line" && row.offset === offset);
+    const at = shown && this.drawn.get(shown.row.key);
+    if (!at || at.top < this.y || at.bottom > this.y + this.pane.clientHeight) return this.goTo(offset);
+    this.following = false;
     this.outside.moved();
   }
 
@@ -192,12 +206,13 @@ export class List {
     /** @type {Placed[]} */
     const placed = [];
     const bottom = this.y + this.pane.clientHeight + OVERSCAN_PX;
+    const most = Math.max(MAX_ROWS, Math.ceil((this.pane.clientHeight + 2 * OVERSCAN_PX) / this.heights.rowHeight) + 2);
     for (let block = this.heights.blockAt(Math.max(0, this.y - OVERSCAN_PX)); block < this.heights.blocks.length; block++) {
       let top = this.heights.tops[block] ?? 0;
-      if (top > bottom || placed.length >= MAX_ROWS) break;
+      if (top > bottom || placed.length >= most) break;
       for (const row of source.rows(block)) {
         const height = this.heights.of(row);
-        if (top + height > this.y - OVERSCAN_PX && top < bottom && placed.length < MAX_ROWS) placed.push({ row, top });
+        if (top + height > this.y - OVERSCAN_PX && top < bottom && placed.length < most) placed.push({ row, top });
         top += height;
       }
     }
@@ -266,7 +281,8 @@ export class List {
     const view = this.pane.clientHeight;
     const most = this.heights.total() - view;
     if (!this.isScaled()) this.y = now;
-    else if (Math.abs(by) <= 2 * view) this.y = Math.min(Math.max(0, this.y + by), most);
+    // Only a bar that is held is a picture of the whole log; all else moves by what it moves, however far.
+    else if (!this.bar.held) this.y = Math.min(Math.max(0, this.y + by), most);
     else this.y = (now * most) / (MAX_HEIGHT - view);
     this.following = this.y >= most - AT_END_PX;
     clearTimeout(this.settle);

@@ -3,8 +3,8 @@
 // Invariants: a line is where its offset says. What a rollback voids is gone, also from answers still under way. Pages not
 // looked at are let go, so that memory does not grow with the log.
 
-import { barKey, plainRow } from "./line.js";
-import { Page, PAGE_LINES } from "./page.js";
+import { absence, barKey, partKey, plainRow } from "./line.js";
+import { Page, PAGE_LINES, unloaded } from "./page.js";
 
 /** @typedef {import("./line.js").Line} Line */
 /** @typedef {import("./line.js").Row} Row */
@@ -50,8 +50,8 @@ export class Log {
   /** @param {{ from: number, end: number, floor: number }} start */
   start({ from, end, floor }) {
     this.coming = from;
-    this.floor = Math.max(this.floor, floor);
     this.end = Math.max(this.end, end);
+    this.raiseFloor(floor);
     this.clearFrames();
     this.voidRows();
   }
@@ -62,8 +62,14 @@ export class Log {
 
   /** @param {Line} line */
   append(line) {
+    const block = blockOf(line.offset);
     this.put(line);
-    this.touch(blockOf(line.offset));
+    this.touchOne(block);
+    this.touchOne(block + 1);
+    // Only a part that joins changes rows of earlier pages: a line that stays unfinished for ever must not cost each new one.
+    const key = partKey(line);
+    for (let before = block - 1; this.pages.get(before)?.open.has(key); before--) this.touchOne(before);
+    this.outside.changed();
     // Nothing is drawn, and so nothing let go, while the page is hidden.
     if (this.pages.size > MAX_PAGES + 8) this.evict(0);
   }
@@ -71,8 +77,7 @@ export class Log {
   /** @param {import("./line.js").Frame} frame */
   frame(frame) {
     const key = barKey(frame);
-    const row = { ...plainRow("frame", this.end + 1, frame.message), key: `frame ${key}` };
-    this.frames.set(key, row);
+    this.frames.set(key, { ...plainRow("frame", this.end + 1, frame.message), key: `frame ${key}` });
     this.touchBar(key);
     this.touch(this.count() - 1);
   }
@@ -80,19 +85,27 @@ export class Log {
   clearFrames() {
     if (this.frames.size === 0) return;
     this.frames.clear();
-    this.dirty = "all";
-    for (const page of this.pages.values()) page.rows = null;
+    this.voidRows();
   }
 
   /** @param {{ from: number, to: number, reason: string }} gap */
   gap({ from, to, reason }) {
     this.end = Math.max(this.end, to);
     if (reason === "retention") {
-      this.floor = Math.max(this.floor, to + 1);
+      this.raiseFloor(to + 1);
     } else {
       const first = Math.max(from, to - MAX_PAGES * PAGE_LINES);
       for (let offset = first; offset <= to; offset++) this.page(blockOf(offset)).absent(offset);
     }
+    this.voidRows();
+  }
+
+  /** What retention deletes goes from here too, wherever one learns of it. @param {number} floor first offset kept */
+  raiseFloor(floor) {
+    if (floor <= this.floor) return;
+    this.floor = floor;
+    for (const block of this.pages.keys()) if (block < blockOf(floor)) this.pages.delete(block);
+    for (const offset of this.notes.keys()) if (offset < floor && offset > 0) this.notes.delete(offset);
     this.voidRows();
   }
 
@@ -105,7 +118,7 @@ export class Log {
       else page.truncate(to);
     }
     this.bars.clear();
-    for (const page of this.pages.values()) for (const line of page.lines) if (line) this.noteBar(line);
+    for (const page of this.pages.values()) for (const line of page.lines) if (line?.update_id) this.noteBar(line);
     for (const offset of this.notes.keys()) if (offset > to) this.notes.delete(offset);
     this.frames.clear();
     this.note(to, note);
@@ -140,36 +153,35 @@ export class Log {
   rows(block) {
     const page = this.pages.get(block);
     if (page?.rows) return page.rows;
-    const rows = page ? page.build(this, block) : this.unloaded(block);
-    const begin = block === 0 ? this.notes.get(0) : undefined;
-    const all = begin ? [...begin, ...rows] : rows;
+    const first = block === 0 ? this.notes.get(0) ?? [] : [];
+    const all = [...first, ...this.deleted(block), ...(page?.build(this, block) ?? unloaded(block, this.floor, this.end))];
     if (block === this.count() - 1) all.push(...this.frames.values());
     if (page) page.rows = all;
     return all;
   }
 
-  /** @param {number} block */
-  unloaded(block) {
-    const first = Math.max(block * PAGE_LINES + 1, this.floor);
-    const last = Math.min((block + 1) * PAGE_LINES, this.end);
-    return last < first ? [] : [plainRow("hole", first, "", last - first + 1)];
+  /** Says, where the log begins now, what is not kept any more. @param {number} block @returns {Row[]} */
+  deleted(block) {
+    if (this.floor === 1 || block !== Math.min(blockOf(this.floor), this.count() - 1)) return [];
+    return [plainRow("note", this.floor - 1, absence(1, this.floor - 1, "not kept any more"), 0)];
   }
 
-  /** The row that shows an offset, by the offset it begins with. @param {number} offset */
+  /** The row that shows an offset: its key, and the offset it begins with. @param {number} offset */
   locate(offset) {
     const at = Math.min(Math.max(offset, this.floor, 1), Math.max(this.end, 1));
     this.rows(blockOf(at));
     const page = this.pages.get(blockOf(at));
     const line = page?.line(at);
-    const bar = line?.update_id ? this.bars.get(barKey(line)) : undefined;
+    const [bar, frame] = line?.update_id ? [this.bars.get(barKey(line)), this.frames.get(barKey(line))] : [];
+    // A bar that moves is the last row, whichever state of it is asked for.
+    if (frame) return { block: this.count() - 1, offset: Infinity, key: frame.key };
     const shown = bar !== undefined && bar > at ? bar : page?.heads.get(at) ?? at;
-    return { block: blockOf(shown), offset: shown };
+    return { block: blockOf(shown), offset: shown, key: `line ${shown}` };
   }
 
   /** Loads what is missing in these blocks, and lets go of what nobody wants. @param {number} first @param {number} last */
   want(first, last) {
-    const wanted = [];
-    for (let block = first; block <= last; block++) wanted.push(block);
+    const wanted = Array.from({ length: last - first + 1 }, (_, at) => first + at);
     // Their neighbours too: scrolling on then finds rows.
     wanted.push(last + 1, first - 1);
     for (const block of wanted) {
@@ -190,11 +202,14 @@ export class Log {
     page.loading = true;
     this.fetches += 1;
     try {
-      const { lines, floor } = await this.outside.fetch(missing.from, missing.to);
+      const { lines, floor, next_from } = await this.outside.fetch(missing.from, missing.to);
       if (generation !== this.generation) return;
       for (const line of lines) this.put(line);
-      for (let offset = missing.from; offset <= missing.to; offset++) page.absent(offset);
-      if (floor > this.floor) this.floor = floor;
+      // Long lines end an answer early. What was not looked at is not missing, and is asked for with the next picture.
+      const seen = Math.min(missing.to, (next_from ?? Infinity) - 1);
+      if (seen < missing.from) throw new Error("the server's answer leads nowhere");
+      for (let offset = missing.from; offset <= seen; offset++) page.absent(offset);
+      this.raiseFloor(floor);
     } catch (error) {
       this.outside.failed(String(error instanceof Error ? error.message : error));
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
@@ -223,7 +238,6 @@ export class Log {
 
   /** @param {Line} line */
   noteBar(line) {
-    if (!line.update_id) return;
     const key = barKey(line);
     if ((this.bars.get(key) ?? 0) >= line.offset) return;
     if (line.offset >= (this.frames.get(key)?.offset ?? Infinity) && this.frames.delete(key)) this.touch(this.count() - 1);

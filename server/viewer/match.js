@@ -1,6 +1,6 @@
 // The lines that pass a filter, as a list of their own: the last ones first, earlier ones as one scrolls up, new ones live.
 
-import { barKey, lineRow, plainRow } from "./line.js";
+import { absence, barKey, lineRow, plainRow } from "./line.js";
 
 /** @typedef {import("./line.js").Line} Line */
 /** @typedef {import("./line.js").Row} Row */
@@ -8,7 +8,13 @@ import { barKey, lineRow, plainRow } from "./line.js";
 const CHUNK_LINES = 256;
 const FETCH_LINES = 512;
 const MAX_CHUNKS = 256;
+const MAX_CHARS = 24_000_000;
 const RETRY_MS = 2000;
+
+/** @typedef {{ lines: Line[], rows: Row[] | null, notes: Row[] }} Chunk */
+
+/** @param {Line[]} lines */
+const charsOf = (lines) => lines.reduce((sum, line) => sum + line.message.length, 0);
 
 export class Match {
   /**
@@ -23,13 +29,18 @@ export class Match {
     this.first = first;
     this.end = 0;
     this.floor = 1;
-    /** @type {{ lines: Line[], rows: Row[] | null, notes: Row[] }[]} */
+    /** @type {Chunk[]} */
     this.chunks = [];
     this.found = 0;
+    this.chars = 0;
+    /** Where the search for earlier matches goes on, if not before the first one here. @type {number | undefined} */
+    this.before = undefined;
     /** Lines that came through the stream. */
     this.tally = 0;
     /** Nothing earlier passes. */
     this.complete = false;
+    /** Earlier matches were let go of. */
+    this.wasCut = false;
     this.searching = true;
     this.loading = false;
     this.generation = 0;
@@ -47,7 +58,7 @@ export class Match {
   }
 
   live() {
-    if (this.searching && this.found < this.first) this.complete = true;
+    if (this.searching && this.found < this.first && !this.wasCut) this.complete = true;
     this.searching = false;
     this.changed();
   }
@@ -59,12 +70,9 @@ export class Match {
     last.lines.push(line);
     last.rows = null;
     this.found += 1;
+    this.chars += line.message.length;
     this.tally += 1;
-    if (this.chunks.length > MAX_CHUNKS) {
-      this.chunks.shift();
-      this.complete = false;
-      this.voidRows();
-    }
+    this.evict();
     this.end = Math.max(this.end, line.offset);
     if (line.update_id) this.bars.set(barKey(line), line.offset);
     if (this.dirty !== "all" && !line.update_id) this.dirty.add(this.chunks.length - 1);
@@ -72,12 +80,23 @@ export class Match {
     this.outside.changed();
   }
 
+  /** Lets go of the earliest ones. */
+  evict() {
+    while (this.chunks.length > 1 && (this.chunks.length > MAX_CHUNKS || this.chars > MAX_CHARS)) {
+      const gone = this.chunks.shift()?.lines ?? [];
+      this.chars -= charsOf(gone);
+      this.found -= gone.length;
+      [this.complete, this.before, this.wasCut] = [false, undefined, true];
+      this.voidRows();
+    }
+  }
+
   frame() {}
   clearFrames() {}
 
   /** @param {{ from: number, to: number, reason: string }} gap */
   gap({ from, to, reason }) {
-    this.note(to, `lines ${from} to ${to} are missing (${reason})`);
+    this.note(to, absence(from, to, reason === "retention" ? "not kept any more" : "missing"));
   }
 
   /** @param {number} to @param {string} note */
@@ -87,6 +106,8 @@ export class Match {
     for (const chunk of this.chunks) chunk.lines = chunk.lines.filter((line) => line.offset <= to);
     this.chunks = this.chunks.filter((chunk) => chunk.lines.length);
     this.found = this.chunks.reduce((sum, chunk) => sum + chunk.lines.length, 0);
+    this.chars = this.chunks.reduce((sum, chunk) => sum + charsOf(chunk.lines), 0);
+    if (this.before !== undefined) this.before = Math.min(this.before, to + 1);
     this.bars.clear();
     for (const { lines } of this.chunks) for (const line of lines) if (line.update_id) this.bars.set(barKey(line), line.offset);
     this.note(to, note);
@@ -127,7 +148,7 @@ export class Match {
 
   topText() {
     if (this.searching || this.loading) return "searching…";
-    if (this.isFull()) return "there are more matches than are kept here: narrow the filter";
+    if (this.isFull() || this.wasCut) return "there are more matches than are kept here: narrow the filter";
     if (!this.complete) return "earlier matches are loaded as you scroll up";
     return this.found ? "no earlier line matches" : "no line matches";
   }
@@ -137,28 +158,29 @@ export class Match {
     const found = this.chunks.findIndex(({ lines }) => (lines.at(-1)?.offset ?? 0) >= offset);
     const block = found < 0 ? this.count() - 1 : found;
     const line = this.chunks[block]?.lines.find((line) => line.offset >= offset);
-    return { block, offset: line?.offset ?? offset };
+    return { block, offset: line?.offset ?? offset, key: `line ${line?.offset ?? offset}` };
   }
 
   /** @param {number} first */
   want(first) {
-    if (first === 0 && !this.complete && !this.searching && !this.loading && !this.isFull()) void this.earlier();
+    if (first === 0 && !this.complete && !this.searching && !this.loading && !this.isFull() && !this.wasCut) void this.earlier();
   }
 
   isFull() {
-    return this.chunks.length >= MAX_CHUNKS;
+    return this.chunks.length >= MAX_CHUNKS || this.chars >= MAX_CHARS;
   }
 
   async earlier() {
-    const before = this.chunks[0]?.lines[0]?.offset;
-    if (before === undefined) return;
+    const before = this.before ?? this.chunks[0]?.lines[0]?.offset ?? this.end + 1;
     const generation = this.generation;
     this.loading = true;
     this.changed();
     try {
-      const { lines } = await this.outside.fetch(before, FETCH_LINES);
+      const { lines, next_before } = await this.outside.fetch(before, FETCH_LINES);
       if (generation !== this.generation) return;
-      this.complete = lines.length < FETCH_LINES;
+      // How many came says nothing: long lines, and long searches, end an answer early.
+      this.before = next_before;
+      this.complete = next_before === undefined;
       const chunks = [];
       for (let at = 0; at < lines.length; at += CHUNK_LINES) {
         chunks.push({ lines: lines.slice(at, at + CHUNK_LINES), rows: null, notes: [] });
@@ -167,6 +189,7 @@ export class Match {
       for (const line of lines) if (line.update_id && !known.has(barKey(line))) this.bars.set(barKey(line), line.offset);
       this.chunks.unshift(...chunks);
       this.found += lines.length;
+      this.chars += charsOf(lines);
     } catch (error) {
       this.outside.failed(String(error instanceof Error ? error.message : error));
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS));

@@ -1,7 +1,9 @@
 // A run of lines of a log, and the rows they make: parts joined, old states of progress bars left out, gaps said.
 
-import { lineRow, partKey, plainRow } from "./line.js";
+import { parse } from "./ansi.js";
+import { absence, lineRow, partKey, plainRow } from "./line.js";
 
+/** @typedef {import("./ansi.js").Style} Style */
 /** @typedef {import("./line.js").Line} Line */
 /** @typedef {import("./line.js").Row} Row */
 
@@ -21,8 +23,11 @@ export class Page {
     this.rows = null;
     /** Rows as they were, by key, so that a row that did not change stays the same object. @type {Map<string, Row>} */
     this.made = new Map();
-    /** Lines that are unfinished at the page's end: their part key to the offset they begin with. @type {Map<string, number>} */
+    /** Lines that are unfinished at the page's end, by part key: the offset they begin with, and how many parts there are.
+     * @type {Map<string, { head: number, parts: number }>} */
     this.open = new Map();
+    /** Colours in force at the page's end, by part key. @type {Map<string, Style>} */
+    this.inks = new Map();
     /** Offsets of later parts, to the offset that their line begins with. @type {Map<number, number>} */
     this.heads = new Map();
   }
@@ -69,6 +74,7 @@ export class Page {
     const before = log.pages.get(block - 1);
     if (before && !before.rows) log.rows(block - 1);
     this.open = new Map(before?.open);
+    this.inks = new Map(before?.inks);
     this.heads.clear();
     /** @type {Map<string, Row>} */
     const unfinished = new Map();
@@ -78,15 +84,15 @@ export class Page {
     for (let offset = Math.max(this.first, log.floor); offset <= last; offset++) {
       const line = this.lines[offset - this.first];
       if (line) this.take(line, rows, unfinished);
-      else extend(rows, line === null ? "gap" : "hole", offset);
+      else {
+        // What goes on behind a gap is not the same line, and nobody knows in which colour.
+        for (const begun of [this.open, this.inks, unfinished]) begun.clear();
+        extend(rows, line === null ? "gap" : "hole", offset);
+      }
       rows.push(...(log.notes.get(offset) ?? []));
     }
     if (unfinished.size) finish(unfinished, log, block);
-    for (const row of rows) if (row.kind === "gap") row.text = gapText(row);
-    if (log.floor > 1 && log.floor >= this.first && log.floor < this.first + PAGE_LINES) {
-      const text = `lines 1 to ${(log.floor - 1).toLocaleString("en")} are not kept any more`;
-      rows.unshift(plainRow("note", log.floor - 1, text, 0));
-    }
+    for (const row of rows) if (row.kind === "gap") row.text = absence(row.offset, row.offset + row.count - 1, "missing");
     const shown = rows.filter((row) => !log.isSuperseded(row)).map((row) => this.same(row));
     this.made = new Map(shown.map((row) => [row.key, row]));
     return shown;
@@ -95,17 +101,22 @@ export class Page {
   /** @param {Line} line @param {Row[]} rows @param {Map<string, Row>} unfinished */
   take(line, rows, unfinished) {
     const key = partKey(line);
-    const head = this.open.get(key);
-    if (head === undefined) {
+    const begun = this.open.get(key);
+    const ink = this.inks.get(key) ?? null;
+    const after = inkAfter(line, ink);
+    if (after) this.inks.set(key, after);
+    else this.inks.delete(key);
+    if (begun && begun.parts < MAX_PARTS) {
+      this.heads.set(line.offset, begun.head);
+      unfinished.get(key)?.lines.push(line);
+      this.open.set(key, { head: begun.head, parts: begun.parts + 1 });
+    } else {
       const row = lineRow(line);
+      row.ink = ink;
       rows.push(row);
-      if (!line.continued) return;
-      this.open.set(key, line.offset);
+      this.open.set(key, { head: line.offset, parts: 1 });
       unfinished.set(key, row);
-      return;
     }
-    this.heads.set(line.offset, head);
-    unfinished.get(key)?.lines.push(line);
     if (line.continued) return;
     this.open.delete(key);
     unfinished.delete(key);
@@ -116,9 +127,30 @@ export class Page {
     const old = this.made.get(row.key);
     const equal =
       old && old.text === row.text && old.count === row.count && old.lines.length === row.lines.length &&
-      old.lines.every((line, at) => line === row.lines[at]);
+      JSON.stringify(old.ink) === JSON.stringify(row.ink) && old.lines.every((line, at) => line === row.lines[at]);
     return equal ? old : row;
   }
+}
+
+/** A page that is not here. @param {number} block @param {number} floor @param {number} end @returns {Row[]} */
+export function unloaded(block, floor, end) {
+  const first = Math.max(block * PAGE_LINES + 1, floor);
+  const last = Math.min((block + 1) * PAGE_LINES, end);
+  return last < first ? [] : [plainRow("hole", first, "", last - first + 1)];
+}
+
+/** Lines as they were parsed: in which colour they begin and end. @type {WeakMap<Line, { before: Style | null, after: Style | null }>} */
+const known = new WeakMap();
+
+/** The colours in force after a line, as in a terminal. Structured lines have none. @param {Line} line @param {Style | null} before */
+function inkAfter(line, before) {
+  if (line.stream === "log" || line.stream === "system") return null;
+  if (!line.message.includes("\x1b")) return before;
+  const last = known.get(line);
+  if (last?.before === before) return last.after;
+  const after = parse(line.message, Infinity, before).ink;
+  known.set(line, { before, after });
+  return after;
 }
 
 /** @param {Row[]} rows @param {"gap" | "hole"} kind @param {number} offset */
@@ -126,12 +158,6 @@ function extend(rows, kind, offset) {
   const last = rows.at(-1);
   if (last?.kind === kind) last.count += 1;
   else rows.push(plainRow(kind, offset, ""));
-}
-
-/** @param {Row} row */
-function gapText({ offset, count }) {
-  const show = (/** @type {number} */ number) => number.toLocaleString("en");
-  return count === 1 ? `line ${show(offset)} is missing` : `lines ${show(offset)} to ${show(offset + count - 1)} are missing`;
 }
 
 /**
@@ -142,8 +168,8 @@ function finish(unfinished, log, block) {
   for (let next = log.pages.get(++block); next && unfinished.size; next = log.pages.get(++block)) {
     for (let at = 0; at < PAGE_LINES && unfinished.size; at++) {
       const line = next.lines[at];
-      if (line === undefined) return;
-      const row = line && unfinished.get(partKey(line));
+      if (!line) return;
+      const row = unfinished.get(partKey(line));
       if (!row) continue;
       row.lines.push(line);
       if (!line.continued || row.lines.length >= MAX_PARTS) unfinished.delete(partKey(line));

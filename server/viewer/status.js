@@ -4,18 +4,38 @@ import { count, duration } from "./clock.js";
 
 /** @typedef {import("./api.js").Task} Task */
 /** @typedef {import("./stream.js").StreamState} StreamState */
-/** @typedef {{ attempt: number, status: string, exit_code?: number, lines: number, dropped: number, complete: boolean }} End */
+/** @typedef {{ attempt: number, offset: number, status: string, exit_code?: number, lines: number, dropped: number, complete: boolean }} End */
 
-/** `67 lines, succeeded, exit code 0`. @param {Task | null} task @param {End | null} end @param {number} lines */
-export function summary(task, end, lines) {
+/**
+ * How a task stands. `lines` are those of the running attempt, `rows` all that the log has.
+ * @param {Task | null} task @param {End | null} end @param {number} rows
+ */
+export function summary(task, end, rows) {
+  const attempt = end?.attempt ?? task?.attempt ?? 1;
   const status = end?.status ?? task?.status ?? "";
   const exit = end?.exit_code ?? (end ? undefined : task?.exit_code);
-  const dropped = end?.dropped ?? task?.dropped ?? 0;
-  const parts = [count(end?.lines ?? lines), status];
+  // The rows of earlier attempts do not change: what came since the record was read are lines of this one.
+  const lines = end?.lines ?? (task && task.status !== "running" ? task.lines : rows - (task ? task.end - task.lines : 0));
+  const parts = [attempt > 1 ? `${count(lines)} in attempt ${attempt}, ${rows.toLocaleString("en")} rows in all` : count(lines), status];
   if (exit !== undefined) parts.push(`exit code ${exit}`);
-  if (dropped) parts.push(`${count(dropped)} dropped`);
-  if (end && !end.complete) parts.push("incomplete");
+  if (lost(task, end)) parts.push(`${count(lost(task, end))} lost`);
+  else if (isIncomplete(task, end)) parts.push("incomplete");
   return parts.filter(Boolean).join(", ");
+}
+
+/** @param {Task | null} task @param {End | null} [end] */
+const lost = (task, end) => end?.dropped ?? task?.dropped ?? 0;
+
+/** Something of it is missing: it must not look like a success. @param {Task | null} task @param {End | null} [end] */
+export function isIncomplete(task, end) {
+  return lost(task, end) > 0 || (end ? !end.complete : task?.complete === false);
+}
+
+/** What is missing, in a sentence. @param {Task | null} task @param {End | null} [end] */
+export function whatIsMissing(task, end) {
+  const many = lost(task, end);
+  if (many) return `${count(many, "line was", "lines were")} lost: rows of the log say where, and why`;
+  return isIncomplete(task, end) ? "incomplete: a process of this task did not say goodbye" : "";
 }
 
 /** Name, attempt, and how long. @param {Task | null} task @param {number} now ms */
@@ -28,8 +48,9 @@ export function about(task, now) {
   return parts.join(" · ");
 }
 
-/** @param {StreamState} state @param {{ live: boolean, ended: boolean, known: boolean, now: number }} context */
-export function connection(state, { live, ended, known, now }) {
+/** @param {StreamState} state 
+ * @param {{ live: boolean, ended: boolean, known: boolean, searching: boolean, now: number }} context */
+export function connection(state, { live, ended, known, searching, now }) {
   switch (state.kind) {
     case "done":
       return { kind: "ended", text: "ended" };
@@ -38,10 +59,13 @@ export function connection(state, { live, ended, known, now }) {
     case "waiting":
       return { kind: "waiting", text: `reconnecting in ${Math.max(0, Math.ceil((state.until - now) / 1000))} s: ${state.why}` };
     case "connecting":
-      return { kind: "connecting", text: "connecting…" };
+      return { kind: state.why ? "waiting" : "connecting", text: state.why ?? "connecting…" };
+    case "paused":
+      return { kind: "paused", text: "paused while hidden" };
     case "open":
       if (ended) return { kind: "ended", text: "ended" };
       if (live) return { kind: "live", text: "live" };
+      if (searching && known) return { kind: "loading", text: "searching…" };
       return { kind: "loading", text: known ? "reading history…" : "waiting for the first line" };
   }
 }

@@ -1,14 +1,15 @@
 // The page of one task: ties the stream, the rows and the switches together.
 
-import { apiUrl, getJson, Refusal } from "./api.js";
+import { apiUrl, getJson, LATE, reason, Refusal } from "./api.js";
 import { count } from "./clock.js";
+import { Cursor } from "./cursor.js";
 import { FilterBar } from "./filter.js";
+import { Head } from "./head.js";
 import { List } from "./list.js";
 import { Log } from "./log.js";
 import { Match } from "./match.js";
 import { RowView } from "./row.js";
 import { Switch } from "./setting.js";
-import { about, connection, summary } from "./status.js";
 import { Stream } from "./stream.js";
 import { set } from "./task-list.js";
 
@@ -20,10 +21,10 @@ import { set } from "./task-list.js";
 const FIRST_LINES = 300;
 const FIRST_MATCHES = 1000;
 const TICK_MS = 500;
+/** A stream that has not begun after so long may be of a task that nobody knows: the server is asked. */
+const UNBEGUN_MS = 250;
 const ROLLBACK = "the server lost what it had not stored yet; what followed here comes again";
 const RESET = "the log begins anew";
-const NOTHING_YET = "Nothing has been printed yet.";
-const NOBODY_YET = "Nobody has printed to this task yet. It appears here as soon as somebody does.";
 const TASK_EVERY_TICKS = 8;
 
 export class TaskPage {
@@ -42,12 +43,27 @@ export class TaskPage {
     /** New lines that nobody has been shown are those above it. */
     this.seen = 0;
     this.ticks = 0;
+    /** The server said that nobody has printed to it. */
+    this.isUnknown = false;
+    /** Why the task's record could not be read. */
+    this.problem = "";
+    /** What pages of lines wait for. */
+    this.trouble = "";
+    /** When the connection opened without saying yet where it begins. ms */
+    this.openSince = Infinity;
+    this.wasLive = false;
+    this.pages = new AbortController();
     /** @type {Log | Match | undefined} */
     this.source = undefined;
     /** @type {Stream | undefined} */
     this.stream = undefined;
 
-    this.rows = new RowView({ href: (offset) => this.lineHref(offset), resized: (row) => this.list.redraw(row) });
+    this.rows = new RowView({
+      href: (offset) => this.lineHref(offset),
+      resized: (row) => this.list.redraw(row),
+      shownAt: (offset) => this.source?.locate(offset).key,
+      hint: () => (this.filter.isActive() ? "show it among its neighbours" : "link to this line"),
+    });
     this.list = new List(byId("pane"), { render: (row) => this.rows.render(row), moved: () => this.moved() });
     const bar = { q: byId("q"), level: byId("level"), stream: byId("stream"), clear: byId("clear") };
     this.filter = new FilterBar(bar, () => this.open());
@@ -58,11 +74,12 @@ export class TaskPage {
     byId("jump").addEventListener("click", () => this.list.toEnd());
     byId("retry").addEventListener("click", () => this.stream?.wake());
     byId("pane").addEventListener("click", (event) => this.clicked(event));
-    addEventListener("hashchange", () => this.goToHash());
-    for (const format of ["text", "ndjson"]) {
-      const link = /** @type {HTMLAnchorElement} */ (byId(format));
-      link.href = apiUrl(`${this.path}/logs/download`, { tenant, format });
-    }
+    addEventListener("popstate", () => {
+      this.filter.reload();
+      this.goToHash();
+    });
+    this.cursor = new Cursor(this);
+    this.head = new Head(this);
     this.open();
     this.goToHash();
     setInterval(() => this.tick(), TICK_MS);
@@ -71,17 +88,18 @@ export class TaskPage {
   /** Begins to read, with the filter as it is now. */
   open() {
     this.stream?.stop();
-    const filter = { ...this.filter.current, tenant: this.tenant };
-    const changed = () => this.list.changed();
-    const failed = () => {}; // The stream says that the server is away; pages are asked for again.
+    const filter = this.asked();
     const isFiltered = this.filter.isActive();
     this.rows.needle = filter.q.toLowerCase();
-    /** @param {import("./api.js").Query} query @returns {Promise<import("./api.js").LinePage>} */
-    const get = (query) => getJson(apiUrl(`${this.path}/logs`, { ...filter, ...query }));
-    this.source = isFiltered
-      ? new Match({ fetch: (before, limit) => get({ before, limit }), changed, failed }, FIRST_MATCHES)
-      : new Log({ fetch: (from, to) => get({ from, to, limit: to - from + 1 }), changed, failed });
-    [this.live, this.seen] = [false, 0];
+    this.cursor.searching.abort();
+    if (isFiltered) this.cursor.wanted = this.filter.current;
+    [this.live, this.wasLive, this.seen, this.end, this.openSince] = [false, false, 0, null, Infinity];
+    this.source = this.newSource();
+    if (this.task || isFiltered) void this.refreshTask();
+    for (const format of ["text", "ndjson"]) {
+      const link = /** @type {HTMLAnchorElement} */ (this.byId(format));
+      link.href = apiUrl(`${this.path}/logs/download`, { ...filter, format });
+    }
     const url = apiUrl(`${this.path}/logs/stream`, { ...filter, tail: isFiltered ? FIRST_MATCHES : FIRST_LINES });
     this.stream = new Stream(url, {
       event: (name, data) => this.event(name, data),
@@ -95,6 +113,35 @@ export class TaskPage {
     this.stream.start();
   }
 
+  asked() {
+    return { ...this.filter.current, tenant: this.tenant };
+  }
+
+  /** @returns {Log | Match} */
+  newSource() {
+    const changed = () => this.list.changed();
+    const failed = (/** @type {string} */ why) => (this.trouble = why);
+    const filter = this.asked();
+    /** @param {import("./api.js").Query} query @returns {Promise<import("./api.js").LinePage>} */
+    const get = async (query) => {
+      const late = () => (this.trouble = LATE);
+      const page = await getJson(apiUrl(`${this.path}/logs`, { ...filter, ...query }), { signal: this.pages.signal, late });
+      this.trouble = "";
+      return page;
+    };
+    if (this.filter.isActive()) return new Match({ fetch: (before, limit) => get({ before, limit }), changed, failed }, FIRST_MATCHES);
+    return new Log({ fetch: (from, to) => get({ from, to, limit: to - from + 1 }), changed, failed });
+  }
+
+  /** What was there is void, also what is still under way: nothing of it goes on. */
+  reset() {
+    this.source = this.newSource();
+    [this.seen, this.wasLive, this.live] = [0, false, false];
+    this.source.note(0, RESET);
+    this.list.show(this.source);
+    this.list.toEnd();
+  }
+
   /** @param {string} name @param {any} data */
   event(name, data) {
     const { source } = this;
@@ -103,16 +150,18 @@ export class TaskPage {
     else if (name === "frame") source.frame(data);
     else if (name === "gap") source.gap(data);
     else if (name === "rollback") source.rollback(data.to, ROLLBACK);
-    else if (name === "reset") source.rollback(0, RESET);
+    else if (name === "reset") this.reset();
     else if (name === "start") {
-      [this.end, this.live] = [null, false];
+      [this.end, this.live, this.isUnknown, this.openSince] = [null, false, false, Infinity];
       source.start(data);
       // What was there before one came is not new.
       if (this.seen === 0) this.seen = source.tally;
       if (!this.task) void this.refreshTask();
     } else if (name === "live") {
       source.live();
-      this.live = true;
+      // What the search found of before one came is not new either.
+      if (!this.wasLive) this.seen = source.tally;
+      [this.live, this.wasLive] = [true, true];
       this.list.changed();
     } else if (name === "end") {
       this.end = data;
@@ -120,7 +169,7 @@ export class TaskPage {
       void this.refreshTask();
       this.list.changed();
     }
-    if (name !== "log" && name !== "frame") this.showState();
+    if (name !== "log" && name !== "frame") this.head.show();
   }
 
   // The address.
@@ -150,11 +199,16 @@ export class TaskPage {
     const link = /** @type {HTMLElement} */ (event.target).closest("a.no");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    history.replaceState(null, "", /** @type {HTMLAnchorElement} */ (link).href);
+    const { href } = /** @type {HTMLAnchorElement} */ (link);
     if (this.filter.isActive()) {
-      this.filter.clear();
+      // Back leads to the matches again.
+      history.pushState(null, "", href);
+      this.filter.reload();
       this.goToHash();
-    } else this.mark(Number(link.textContent));
+    } else {
+      history.replaceState(null, "", href);
+      this.mark(Number(link.textContent));
+    }
   }
 
   // Switches.
@@ -183,47 +237,41 @@ export class TaskPage {
   /** @param {import("./stream.js").StreamState} state */
   setState(state) {
     this.state = state;
-    if (state.kind === "waiting") this.live = false;
+    if (state.kind === "waiting" || state.kind === "paused") {
+      this.live = false;
+      // What is asked for over a dead path would never come.
+      this.pages.abort();
+      this.pages = new AbortController();
+    }
+    this.openSince = state.kind === "open" ? Date.now() : Infinity;
     if (state.kind === "done" && !this.end) void this.refreshTask();
-    this.showState();
+    this.head.show();
   }
 
   async refreshTask() {
     try {
-      this.task = await getJson(apiUrl(this.path, { tenant: this.tenant }));
+      this.task = await getJson(apiUrl(this.path, { tenant: this.tenant }), { signal: this.pages.signal });
+      [this.isUnknown, this.problem] = [false, ""];
     } catch (error) {
-      if (error instanceof Refusal && error.status === 404) this.task = null;
+      this.isUnknown = error instanceof Refusal && error.status === 404;
+      if (this.isUnknown) this.task = null;
+      else this.problem = reason(error);
     }
-    this.showState();
+    this.head.show();
     // A task that ended may run again: then its stream goes on.
-    const isMore = this.source instanceof Log && this.task && this.task.end > this.source.end;
+    const isMore = this.task && this.source && this.task.end > (this.end?.offset ?? this.source.end);
     if (this.state.kind === "done" && (isMore || this.task?.status === "running")) this.stream?.start();
   }
 
   tick() {
     this.ticks += 1;
     if (document.visibilityState !== "visible") return;
-    // Of a task that nobody knows yet the stream's start tells.
-    if (this.task && this.ticks % TASK_EVERY_TICKS === 0 && this.state.kind !== "waiting") void this.refreshTask();
-    this.showState();
-  }
-
-  showState() {
-    const now = Date.now();
-    const { byId, state, live, task } = this;
-    const said = connection(state, { live, ended: this.end !== null, known: task !== null, now });
-    byId("connection").dataset["kind"] = said.kind;
-    set(byId("connection"), said.text);
-    // Read aloud when it changes, without the seconds that count down.
-    set(byId("said"), said.text.replace(/ in \d+ s:/, ":"));
-    byId("retry").hidden = state.kind !== "waiting";
-    const lines = Math.max(task?.end ?? 0, this.source?.end ?? 0);
-    byId("summary").dataset["status"] = this.end?.status ?? task?.status ?? "";
-    set(byId("summary"), task || lines ? summary(task, this.end, lines) : "");
-    set(byId("about"), about(task, now));
-    const empty = lines === 0 && state.kind !== "connecting";
-    byId("empty-log").hidden = !empty;
-    if (empty) set(byId("empty-log"), task ? NOTHING_YET : NOBODY_YET);
+    // Of a task that nobody knows yet the stream's start tells: it is asked for once a connection.
+    const isUnbegun = Date.now() - this.openSince > UNBEGUN_MS;
+    const isDue = this.task ? this.ticks % TASK_EVERY_TICKS === 0 : isUnbegun;
+    if (isUnbegun) this.openSince = Infinity;
+    if (isDue && this.state.kind !== "waiting") void this.refreshTask();
+    this.head.show();
   }
 
   /** The list has drawn or was scrolled. */
@@ -240,6 +288,7 @@ export class TaskPage {
       set(byId("clear"), `${found}${source.complete ? "" : " so far"} · clear`);
     }
     set(byId("jump"), fresh ? `↓ ${count(fresh, "new line", "new lines")}` : "↓ follow");
-    if (this.end === null) set(byId("summary"), summary(this.task, null, Math.max(this.task?.end ?? 0, source.end)));
+    if (this.end === null && source.end) this.head.showSummary();
+    if (this.rows.marked !== null) this.mark(this.rows.marked);
   }
 }

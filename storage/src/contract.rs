@@ -36,7 +36,7 @@ macro_rules! store_contract {
                     older_epoch_up_to_base_counts, new_base_below_end_rolls_back, rollback_below_the_floor,
                     lines_of_the_new_epoch_before_its_record;
                 pages: unknown_task_is_empty, forward, backward, limits, bytes, ranges, filters_agree_with_matches,
-                    filtered_pages_skip_nothing;
+                    filters_see_through_colours, filtered_pages_skip_nothing;
                 last: nothing_known, follows_inserts, server_rows_have_no_producer, record_without_lines;
                 tasks: record_comes_back, versions, insert_before_record, paging_with_equal_times, filters,
                     text_is_literal;

@@ -9,6 +9,7 @@
 pub mod clickhouse;
 pub mod contract;
 pub mod error;
+mod escape;
 pub mod key;
 pub mod postgres;
 pub mod query;

@@ -1,5 +1,6 @@
 //! How lines and tasks are asked for.
 
+use crate::escape::without_escapes;
 use crate::key::TaskKey;
 use crate::record::{LogRecord, Stream};
 use crate::task::{StoredTask, TaskStatus};
@@ -59,19 +60,21 @@ pub struct LogFilter {
     pub min_level: Option<u8>,
     /// Only these streams; empty = all.
     pub streams: StreamSet,
-    /// Lower-case text that the lower-cased message must contain. Build with [`LogFilter::contains`].
+    /// Lower-case text that the lower-cased message, as it is seen, must contain. Build with [`LogFilter::contains`].
     needle: Option<String>,
 }
 
 impl LogFilter {
-    /// Requires a case-insensitive substring (Unicode lower case). Empty text requires nothing.
+    /// Requires a case-insensitive substring (Unicode lower case) of the message without its terminal sequences: "error" is
+    /// found also where a colour begins within it, and "31" is not found in a colour. Empty text requires nothing.
     #[must_use]
     pub fn contains(mut self, text: &str) -> Self {
         self.needle = if text.is_empty() { None } else { Some(text.to_lowercase()) };
         self
     }
 
-    /// The lower-cased substring, for backends that can search by it.
+    /// The lower-cased substring, for backends that can search by it. A line with an ESC in it may match in spite of what
+    /// its bytes say, either way.
     pub fn needle(&self) -> Option<&str> {
         self.needle.as_deref()
     }
@@ -90,6 +93,7 @@ impl LogFilter {
 }
 
 fn contains_ignoring_case(text: &str, lower_needle: &str) -> bool {
+    let text = without_escapes(text);
     if !text.is_ascii() {
         return text.to_lowercase().contains(lower_needle);
     }
@@ -179,6 +183,14 @@ mod tests {
         assert!(!filter.matches(&line("ecole", 0, Stream::Stdout)));
         assert!(LogFilter::default().contains("oK").matches(&line("all OK.", 0, Stream::Stdout)));
         assert!(!LogFilter::default().contains("okay").matches(&line("ok", 0, Stream::Stdout)));
+    }
+
+    #[test]
+    fn text_is_found_through_colours_and_not_in_them() {
+        let filter = |text: &str| LogFilter::default().contains(text);
+        assert!(filter("error").matches(&line("\x1b[31mer\x1b[0mror", 0, Stream::Stdout)));
+        assert!(!filter("31").matches(&line("\x1b[31mer\x1b[0mror", 0, Stream::Stdout)));
+        assert!(filter("\u{e9}cole").matches(&line("\x1b[1m\u{c9}\x1b[mCOLE", 0, Stream::Stdout)));
     }
 
     #[test]

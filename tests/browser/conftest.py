@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = Path(os.environ.get("FLOWFORGE_BIN", ROOT / "target/debug/flowforge"))
 DEADLINE_S = 30
+expect.set_options(timeout=DEADLINE_S * 1000)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

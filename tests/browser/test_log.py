@@ -60,7 +60,8 @@ def test_a_task_that_runs_again_goes_on(server: Server, page: Page) -> None:
     expect(page.locator("#about")).to_contain_text("attempt 2")
 
 
-def test_a_task_that_is_not_there_yet_is_waited_for(server: Server, page: Page) -> None:
+def test_a_task_that_is_not_there_yet_is_waited_for(server: Server, page: Page, complaints: Complaints) -> None:
+    complaints.expected = re.compile("404")
     page.goto(server.url("later"))
     expect(page.locator("#empty-log")).to_contain_text("Nobody has printed to this task yet")
     server.send("later", "now\n")

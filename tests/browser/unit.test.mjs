@@ -1,10 +1,10 @@
-// The viewer's parsers, without a browser: node --test tests/browser/unit.test.mjs
+// The viewer's parsers and words, without a browser: node --test tests/browser/*.test.mjs
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parse } from "../../server/viewer/ansi.js";
-import { text as rowText } from "../../server/viewer/line.js";
-import { Log } from "../../server/viewer/log.js";
+import { Found } from "../../server/viewer/found.js";
+import { isIncomplete, summary, whatIsMissing } from "../../server/viewer/status.js";
 import { SseParser } from "../../server/viewer/sse.js";
 
 const text = (input) => parse(input).pieces.map((piece) => piece.text).join("");
@@ -15,8 +15,8 @@ const only = (input) => {
 };
 
 test("text without sequences is one piece", () => {
-  assert.deepEqual(parse("a\tb"), { pieces: [{ text: "a\tb", style: null, href: null }], more: false });
-  assert.deepEqual(parse(""), { pieces: [], more: false });
+  assert.deepEqual(parse("a\tb"), { pieces: [{ text: "a\tb", style: null, href: null }], more: false, ink: null });
+  assert.deepEqual(parse(""), { pieces: [], more: false, ink: null });
 });
 
 test("styles", () => {
@@ -52,8 +52,8 @@ test("everything else is left out", () => {
     ["a\x1b[2J\x1b[10;20H\x1b[?25lb", "ab"],
     ["a\x1b]52;c;eA==\x07b\x1b]0;title\x1b\\c\x1bPq#0\x1b\\d\x1b_x\x9ce", "abcde"],
     ["a\x1b(B\x1b)0\x1b=\x1b7b", "ab"],
-    ["a\x07\x0e\x0f\x7f\x85\x9bb", "ab"],
-    ["a\x00\x08b\x0c", "a\u2400\u2408b\u240c"],
+    ["a\x0e\x0fb\r", "ab"],
+    ["a\x00\x08b\x0c\x07\x7f\x85\x9b\rc", "a\x00\x08b\x0c\x07\x7f\x85\x9b\rc"],
     ["a\x1b", "a"],
     ["a\x1b[", "a"],
     ["a\x1b[31", "a"],
@@ -109,115 +109,25 @@ test("events, however they are cut", () => {
   for (let at = 0; at < stream.length; at++) assert.deepEqual(events([stream.slice(0, at), stream.slice(at)]), expected, `cut at ${at}`);
 });
 
-// The model of a log. Lines are fetched from a pretended store.
-
-function world() {
-  const store = new Map();
-  const put = (offset, message = `line ${offset}`, more = {}) => {
-    const line = { offset, epoch: 1, time: "2024-01-01T00:00:00Z", stream: "stdout", producer: "p", message, ...more };
-    store.set(offset, line);
-    return line;
-  };
-  const fetches = [];
-  const fetch = async (from, to) => {
-    fetches.push([from, to]);
-    return { lines: [...store.values()].filter(({ offset }) => offset >= from && offset <= to).sort((a, b) => a.offset - b.offset), floor: 1, end: store.size };
-  };
-  const log = new Log({ fetch, changed: () => {}, failed: assert.fail });
-  const loaded = async (first, last) => {
-    for (let round = 0; round < 50; round++) {
-      log.want(first, last);
-      await new Promise((done) => setImmediate(done));
-    }
-  };
-  const shown = () => Array.from({ length: log.count() }, (_, block) => log.rows(block)).flat().map((row) => (row.kind === "line" ? rowText(row) : `${row.kind} ${row.offset} ${row.count}`));
-  return { put, log, fetches, loaded, shown };
-}
-
-test("pages are fetched where one looks, the live end comes by itself", async () => {
-  const { put, log, fetches, loaded, shown } = world();
-  for (let offset = 1; offset <= 1000; offset++) put(offset);
-  log.start({ from: 901, end: 1000, floor: 1 });
-  assert.deepEqual(shown(), ["hole 1 256", "hole 257 256", "hole 513 256", "hole 769 232"]);
-  await loaded(3, 3);
-  assert.deepEqual(fetches, [[769, 900], [513, 768]], "what comes through the stream is not fetched");
-  for (let offset = 901; offset <= 1000; offset++) log.append(put(offset));
-  log.live();
-  await loaded(0, 3);
-  assert.deepEqual(shown(), Array.from({ length: 1000 }, (_, at) => `line ${at + 1}`));
+test("colons separate the parts of one parameter", () => {
+  assert.equal(only("\x1b[4:3mx").style.underline, "curly");
+  assert.equal(only("\x1b[4:3mx\x1b[0m").style.italic, false);
+  assert.equal(only("\x1b[31;4;4:0mx").style.underline, false);
+  for (const input of ["\x1b[58;5;9mx", "\x1b[58:2::255:0:0mx", "\x1b[58;2;1;4;7mx"]) assert.equal(only(input).style, null, JSON.stringify(input));
 });
 
-test("a rollback takes back rows, and answers that were under way", async () => {
-  const { put, log, loaded, shown } = world();
-  log.start({ from: 1, end: 0, floor: 1 });
-  for (let offset = 1; offset <= 300; offset++) log.append(put(offset));
-  log.live();
-  log.pages.get(0).lines.length = 100;
-  log.want(0, 0); // The answer to this one is void.
-  log.rollback(250, "lost");
-  assert.deepEqual(shown().slice(-2), ["hole 101 150", "note 250 0"]);
-  assert.equal(log.end, 250);
-  for (let offset = 101; offset <= 260; offset++) put(offset, `new ${offset}`);
-  for (let offset = 251; offset <= 260; offset++) log.append(put(offset, `new ${offset}`));
-  await loaded(0, 1);
-  assert.deepEqual(shown().slice(99, 102), ["line 100", "new 101", "new 102"]);
-  assert.deepEqual(shown().slice(-2), ["new 259", "new 260"]);
-  log.rollback(0, "anew");
-  assert.deepEqual(shown(), ["note 0 0"]);
+test("what is lost does not look like a success", () => {
+  const task = { status: "succeeded", attempt: 2, end: 70, lines: 30, dropped: 35_655, complete: false };
+  assert.equal(summary(task, null, 70), "30 lines in attempt 2, 70 rows in all, succeeded, 35,655 lines lost");
+  assert.equal(whatIsMissing(task), "35,655 lines were lost: rows of the log say where, and why");
+  assert.equal(whatIsMissing({ ...task, dropped: 0 }), "incomplete: a process of this task did not say goodbye");
+  assert.equal(isIncomplete({ ...task, dropped: 0, complete: true }), false);
 });
 
-test("gaps are rows", async () => {
-  const { put, log, loaded, shown } = world();
-  for (const offset of [1, 2, 6, 7]) put(offset);
-  log.start({ from: 8, end: 7, floor: 1 });
-  log.live();
-  await loaded(0, 0);
-  assert.deepEqual(shown(), ["line 1", "line 2", "gap 3 3", "line 6", "line 7"]);
-  assert.equal(log.rows(0)[2].text, "lines 3 to 5 are missing");
-  log.gap({ from: 8, to: 9, reason: "missing" });
-  assert.deepEqual(shown().at(-1), "gap 8 2");
-  log.gap({ from: 1, to: 6, reason: "retention" });
-  assert.deepEqual(shown(), ["note 6 0", "line 7", "gap 8 2"]);
-});
-
-test("parts join across pages and other streams", async () => {
-  const { put, log, loaded, shown } = world();
-  for (let offset = 1; offset <= 600; offset++) put(offset);
-  put(255, "A", { continued: true });
-  put(256, "between", { stream: "stderr" });
-  for (let offset = 257; offset <= 520; offset++) put(offset, offset === 257 ? "B" : ".", { continued: true });
-  put(521, "Z");
-  log.start({ from: 601, end: 600, floor: 1 });
-  log.live();
-  await loaded(1, 1);
-  await loaded(0, 2);
-  const rows = shown();
-  assert.deepEqual(rows.slice(253, 258), ["line 254", `AB${".".repeat(263)}Z`, "between", "line 522", "line 523"]);
-  assert.deepEqual(log.locate(300), { block: 0, offset: 255 });
-});
-
-test("a progress bar is one row, the newest", () => {
-  const { put, log, shown } = world();
-  log.start({ from: 1, end: 0, floor: 1 });
-  const bar = { update_id: 7, stream: "stderr" };
-  log.append(put(1));
-  log.append(put(2, "10%", bar));
-  log.append(put(3));
-  log.append(put(4, "20%", bar));
-  assert.deepEqual(shown(), ["line 1", "line 3", "20%"]);
-  log.frame({ producer: "p", message: "25%", ...bar });
-  assert.deepEqual(shown(), ["line 1", "line 3", "frame 5 1"]);
-  log.append(put(5, "done", bar));
-  log.append(put(6, "other", { ...bar, update_id: 8 }));
-  assert.deepEqual(shown(), ["line 1", "line 3", "done", "other"]);
-  assert.deepEqual(log.locate(2), { block: 0, offset: 5 });
-  log.rollback(4, "lost");
-  assert.deepEqual(shown(), ["line 1", "line 3", "20%", "note 4 0"]);
-});
-
-test("memory does not grow with the log", () => {
-  const { put, log } = world();
-  log.start({ from: 1, end: 0, floor: 1 });
-  for (let offset = 1; offset <= 100_000; offset++) log.append(put(offset));
-  assert.ok(log.pages.size < 80, `${log.pages.size} pages`);
+test("what is found goes on in the next colour", () => {
+  const pieces = ["\u00c9r", "r", "or, err", "", "or"].map((text) => ({ text }));
+  const found = new Found(pieces, "rror");
+  assert.deepEqual(pieces.map(({ text }) => found.take(text.length)), [[[1, 2]], [[0, 1]], [[0, 2], [5, 7]], [], [[0, 2]]]);
+  assert.deepEqual(new Found([{ text: "aaaa" }], "aa").take(4), [[0, 2], [2, 4]]);
+  for (const [text, needle] of [["abc", ""], ["abc", "x"], ["\u0130abc", "abc"]]) assert.deepEqual(new Found([{ text }], needle).take(9), []);
 });

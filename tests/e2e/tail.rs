@@ -7,16 +7,29 @@ use flowforge_proto::v1::{Close, LogEntry};
 use flowforge_tests::checker::{Allowed, check_store, check_viewer, replay};
 use flowforge_tests::generator::{Generator, Plan};
 use flowforge_tests::producer::{Call, entry, hello, new_producer};
-use flowforge_tests::server::Server;
+use flowforge_tests::server::{Overrides, Server};
 use flowforge_tests::store_read;
 use flowforge_tests::viewer::{Opened, Viewer};
 use serde_json::Value;
+
+/// What one message may hold, with room to spare.
+const MESSAGE_BYTES: usize = 2 << 20;
 
 /// A task of these entries, closed.
 pub(crate) async fn fill(server: &Server, task: &str, entries: Vec<LogEntry>) -> Result<()> {
     let count = entries.len() as u64;
     let (mut call, _) = Call::hello(&server.grpc_url(), hello(task, new_producer())).await?;
-    call.batch(1, entries).await?;
+    let (mut first_seq, mut batch, mut bytes) = (1, Vec::new(), 0);
+    for entry in entries {
+        bytes += entry.message.len();
+        batch.push(entry);
+        if bytes > MESSAGE_BYTES {
+            let next = first_seq + batch.len() as u64;
+            call.batch(first_seq, std::mem::take(&mut batch)).await?;
+            (first_seq, bytes) = (next, 0);
+        }
+    }
+    call.batch(first_seq, batch).await?;
     call.close(Close { final_seq: count, ..Close::default() }).await??;
     Ok(())
 }
@@ -223,5 +236,17 @@ async fn a_filtered_reader_of_an_ended_task_is_done_as_well() -> Result<()> {
         ensure!(viewer.next().await?.is_none(), "{filter}: the stream goes on after end");
         ensure!(viewer.open().await? == Opened::NothingMore, "{filter}: the end row was kept back, but not its place");
     }
+    Ok(())
+}
+
+/// A reader that hears nothing for 40 s comes back, and the server would begin the same search again, for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_search_for_the_last_matches_gives_signs_of_life() -> Result<()> {
+    let server = Server::start_with(Overrides::none().set("tail.heartbeat", "100ms")).await?;
+    Generator::start(Plan::new(&server.grpc_url(), "long", "p", 400_000)).join().await?;
+    let url = format!("{}/logs/stream?tail=10&q=nothing-like-it", server.task_url("long"));
+    let text = reqwest::get(url).await?.text().await?;
+    let before = text.split("event: start").next().context("no start")?;
+    ensure!(before.contains(":\n\n"), "silent until it had searched the whole log: {before:?}");
     Ok(())
 }

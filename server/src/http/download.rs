@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use flowforge_storage::{LogFilter, LogRecord, TaskKey};
+use flowforge_storage::{LogFilter, LogRecord, Stream as LogStream};
 use futures_util::{Stream, TryStreamExt as _};
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use tracing::warn;
@@ -22,7 +22,8 @@ const WINDOW_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy)]
 enum Format {
-    /// The bytes that were printed. With one `stream=` exactly those that the process wrote to it.
+    /// The bytes that were printed. With one `stream=` exactly those that the process wrote to it. With all streams, rows that
+    /// the process did not write begin with `[flowforge] `.
     Text,
     /// One JSON object a line, as in the stream.
     Ndjson,
@@ -57,7 +58,8 @@ pub(super) async fn download(
         // A task id holds nothing that would need quoting.
         (CONTENT_DISPOSITION, format!("attachment; filename=\"{}.{extension}\"", task.task_id())),
     ];
-    let body = Download { scanner: state.tail.scanner(&task), subscription, position, format, filter };
+    let body =
+        Download { scanner: state.tail.scanner(&task), subscription, position, format, filter, is_mid_line: false };
     let bytes = body.into_stream().inspect_err(move |error| warn!(%task, %error, "a download broke off"));
     Ok((headers, Body::from_stream(bytes)).into_response())
 }
@@ -68,11 +70,13 @@ struct Download {
     position: Position,
     format: Format,
     filter: LogFilter,
+    /// What was written last has no line end.
+    is_mid_line: bool,
 }
 
 impl Download {
     /// An error ends the body before its end, which HTTP shows as a broken transfer: half a file never looks whole.
-    fn into_stream(self) -> impl Stream<Item = Result<Bytes, BrokerError>> + Send {
+    fn into_stream(mut self) -> impl Stream<Item = Result<Bytes, BrokerError>> + Send {
         try_stream! {
             let mut next = 1;
             while next <= self.position.end {
@@ -101,39 +105,58 @@ impl Download {
         }
     }
 
-    fn write(&self, record: &LogRecord, next: u64, out: &mut Vec<u8>) -> u64 {
+    fn write(&mut self, record: &LogRecord, next: u64, out: &mut Vec<u8>) -> u64 {
         if record.offset < next || record.offset > self.position.end {
             return next;
         }
         if self.filter.matches(record) {
-            self.write_line(&self.scanner.task, record, out);
+            self.write_line(record, out);
         }
         record.offset + 1
     }
 
-    fn write_line(&self, task: &TaskKey, record: &LogRecord, out: &mut Vec<u8>) {
+    fn write_line(&mut self, record: &LogRecord, out: &mut Vec<u8>) {
         match self.format {
             Format::Text => {
+                if record.stream == LogStream::System {
+                    self.begin_own_row(out);
+                }
                 out.extend_from_slice(&record.message);
-                if !record.continued && !record.no_newline {
+                self.is_mid_line = record.continued || record.no_newline;
+                if !self.is_mid_line {
                     out.push(b'\n');
                 }
             }
             Format::Ndjson => {
-                write_json(task, record, out);
+                write_json(&self.scanner.task, record, out);
                 out.push(b'\n');
             }
         }
     }
 
+    /// Nothing of ours may look like the rest of a line, nor like a line, that the process printed.
+    fn begin_own_row(&mut self, out: &mut Vec<u8>) {
+        if std::mem::take(&mut self.is_mid_line) {
+            out.push(b'\n');
+        }
+        if self.filter.streams.named().next().is_none() {
+            out.extend_from_slice(b"[flowforge] ");
+        }
+    }
+
     /// What is missing is said in the file itself.
-    fn write_gap(&self, from: u64, to: u64, reason: GapReason, out: &mut Vec<u8>) {
+    fn write_gap(&mut self, from: u64, to: u64, reason: GapReason, out: &mut Vec<u8>) {
         let reason = match reason {
             GapReason::Retention => "retention",
             GapReason::Missing => "missing",
         };
         let text = match self.format {
-            Format::Text => format!("[flowforge: lines {from} to {to} are not here any more: {reason}]\n"),
+            Format::Text => {
+                if std::mem::take(&mut self.is_mid_line) {
+                    out.push(b'\n');
+                }
+                format!("[flowforge] lines {from} to {to} are not here any more: {reason}\n")
+            }
             Format::Ndjson => format!("{{\"gap\":{{\"from\":{from},\"to\":{to},\"reason\":\"{reason}\"}}}}\n"),
         };
         out.extend_from_slice(text.as_bytes());

@@ -24,9 +24,9 @@ const MAX_JSON_BYTES: usize = 8 << 20;
 /// Bytes of one look into the window.
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// `{"lines": [...], "floor", "end", "next_from"}`: `from` and `to` are inclusive, `before` is exclusive and reads the last
-/// `limit` lines before it. `next_from` is there while more of what was asked for may come. A page may hold fewer lines than
-/// its limit when they are long.
+/// `{"lines": [...], "floor", "end", "next_from", "next_before"}`: `from` and `to` are inclusive, `before` is exclusive and reads
+/// the last `limit` lines before it. A page may hold fewer lines than its limit when they are long, or when many had to be
+/// looked at. Only the markers say whether there is more: `next_from` of a forward page, `next_before` of a backward one.
 pub(super) async fn page(
     State(state): State<AppState>,
     TaskId(task_id): TaskId,
@@ -41,30 +41,47 @@ pub(super) async fn page(
     if before.is_some() && (from.is_some() || to.is_some()) {
         return Err(Problem::bad_request("give before, or from and to, not both"));
     }
-    let Some(stored) = state.store.task(&task).await? else {
-        return Err(Problem::not_found(format!("no task {task} is known")));
-    };
+    let floor = floor(&state, &task).await?;
     let mut page = Page { task, json: b"{\"lines\":[".to_vec(), count: 0, limit };
-    let (end, next_from) = match before {
-        Some(before) => (backward(&state, &mut page, before, &filter).await?, None),
+    let (end, next) = match before {
+        Some(before) => backward(&state, &mut page, before, floor, &filter).await?,
         None => forward(&state, &mut page, from.unwrap_or(1).max(1), to.unwrap_or(u64::MAX), &filter).await?,
     };
-    Ok(([(CONTENT_TYPE, "application/json")], page.finish(stored.floor, end, next_from)).into_response())
+    Ok(([(CONTENT_TYPE, "application/json")], page.finish(floor, end, next)).into_response())
 }
 
-async fn backward(state: &AppState, page: &mut Page, before: u64, filter: &LogFilter) -> Result<u64, Problem> {
+/// The first offset that is kept. A task is known to its readers a moment before its first record is stored.
+async fn floor(state: &AppState, task: &TaskKey) -> Result<u64, Problem> {
+    if let Some(stored) = state.store.task(task).await? {
+        return Ok(stored.floor);
+    }
+    let is_known = state.broker.position(task).await?.record.is_some();
+    is_known.then_some(1).ok_or_else(|| Problem::not_found(format!("no task {task} is known")))
+}
+
+async fn backward(
+    state: &AppState,
+    page: &mut Page,
+    before: u64,
+    floor: u64,
+    filter: &LogFilter,
+) -> Result<(u64, Option<Next>), Problem> {
     let subscription = state.broker.subscribe(&page.task).await?;
     let scanner = state.tail.scanner(&page.task);
+    let before = before.min(state.broker.position(&page.task).await?.end + 1);
+    let from = if filter.is_empty() { 1 } else { before.saturating_sub(MAX_SCANNED).max(1) };
     let (mut records, mut bytes) = (Vec::new(), 0);
     let end = scanner
-        .walk_back(subscription.feed(), before, filter, page.limit, |record| {
+        .walk_back(subscription.feed(), from..before, filter, page.limit, |record| {
             records.push(record.clone());
             bytes += record.weight();
             if bytes < MAX_JSON_BYTES { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })
         .await?;
     records.iter().rev().for_each(|record| page.push(record));
-    Ok(end)
+    let is_full = page.count >= page.limit || bytes >= MAX_JSON_BYTES;
+    let first = records.last().filter(|_| is_full).map_or(from, |record| record.offset);
+    Ok((end, (first > floor).then_some(Next::Before(first))))
 }
 
 async fn forward(
@@ -73,7 +90,7 @@ async fn forward(
     from: u64,
     to: u64,
     filter: &LogFilter,
-) -> Result<(u64, Option<u64>), Problem> {
+) -> Result<(u64, Option<Next>), Problem> {
     let subscription = state.broker.subscribe(&page.task).await?;
     let scanner = state.tail.scanner(&page.task);
     let position = state.broker.position(&page.task).await?;
@@ -81,7 +98,7 @@ async fn forward(
     let mut next = from;
     while next <= to {
         if page.is_full() || next - from >= MAX_SCANNED {
-            return Ok((position.end, Some(next)));
+            return Ok((position.end, Some(Next::From(next))));
         }
         match scanner.scan(subscription.feed(), next, &position, WINDOW_BYTES).await? {
             Scan::Recent(batches) => {
@@ -95,6 +112,13 @@ async fn forward(
         }
     }
     Ok((position.end, None))
+}
+
+/// Where a page that is not the whole answer goes on.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    From(u64),
+    Before(u64),
 }
 
 struct Page {
@@ -132,8 +156,12 @@ impl Page {
         write_json(&self.task, record, &mut self.json);
     }
 
-    fn finish(mut self, floor: u64, end: u64, next_from: Option<u64>) -> Vec<u8> {
-        let next = next_from.map_or_else(String::new, |offset| format!(",\"next_from\":{offset}"));
+    fn finish(mut self, floor: u64, end: u64, next: Option<Next>) -> Vec<u8> {
+        let next = match next {
+            None => String::new(),
+            Some(Next::From(offset)) => format!(",\"next_from\":{offset}"),
+            Some(Next::Before(offset)) => format!(",\"next_before\":{offset}"),
+        };
         self.json.extend_from_slice(format!("],\"floor\":{floor},\"end\":{end}{next}}}").as_bytes());
         self.json
     }

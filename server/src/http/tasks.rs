@@ -59,6 +59,9 @@ fn task_json(stored: &StoredTask, live: Option<Position>) -> Value {
     let position = live.filter(|position| position.record.is_some());
     let record = position.as_ref().and_then(|position| position.record.as_deref()).unwrap_or(&stored.record);
     let end = position.as_ref().map_or(stored.end, |position| position.end);
+    let ended = EndInfo::of(record, end);
+    // The end row is the last of an attempt, and no line of it.
+    let lines = ended.as_ref().map_or(end.saturating_sub(record.attempt_base), |info| info.lines);
     let mut json = json!({
         "tenant": record.task.tenant(),
         "task_id": record.task.task_id(),
@@ -69,6 +72,7 @@ fn task_json(stored: &StoredTask, live: Option<Position>) -> Value {
         "epoch": record.epoch().epoch,
         "floor": stored.floor,
         "end": end,
+        "lines": lines,
         "stored": position.as_ref().map_or(stored.end, |position| position.stored),
         "dropped": record.dropped,
         "producers": record.producers.len(),
@@ -79,7 +83,7 @@ fn task_json(stored: &StoredTask, live: Option<Position>) -> Value {
         ("labels", (!record.labels.is_empty()).then(|| json!(record.labels))),
         ("exit_code", record.exit_code.map(|code| json!(code))),
         ("ended_at", record.ended_at_ms.map(|ms| json!(rfc3339_ms(ms)))),
-        ("complete", EndInfo::of(record, end).map(|info| json!(info.complete))),
+        ("complete", ended.map(|info| json!(info.complete))),
     ];
     for (name, value) in optional {
         if let Some(value) = value {

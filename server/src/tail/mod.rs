@@ -21,7 +21,7 @@ use async_stream::try_stream;
 use bytes::Bytes;
 use flowforge_storage::{LogFilter, LogStore, TaskKey};
 use futures_util::Stream;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use self::event::{Control, GapReason, HEARTBEAT, RETRY, write_control, write_frame, write_place};
@@ -163,7 +163,22 @@ impl TailSession {
                 }
                 position = self.look().await?;
             }
-            yield self.begin(&position).await?;
+            // The last matches of a long log may take minutes to find; the reader must not take the server for dead meanwhile.
+            let (heartbeat, shutdown) = (self.heartbeat, self.shutdown.clone());
+            let mut begin = Box::pin(self.begin(&position));
+            let begun = loop {
+                let begun = tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    begun = &mut begin => Some(begun),
+                    () = sleep(heartbeat) => None,
+                };
+                match begun {
+                    Some(begun) => break begun?,
+                    None => yield Bytes::from_static(HEARTBEAT),
+                }
+            };
+            drop(begin);
+            yield begun;
 
             let (mut live, mut frames_seen, mut pace) = (false, 0, Pace::default());
             let mut missing_since: Option<Instant> = None;

@@ -3,7 +3,7 @@
 //! Invariant: what a scan returns begins at exactly the offset asked for and is contiguous, or it says what is missing and
 //! why. A line that was given an offset is in the window until it is stored, so one of the two always has it.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use flowforge_storage::{LogFilter, LogRecord, LogStore, ReadQuery, StoreError, TaskKey};
@@ -91,16 +91,16 @@ impl Scanner {
             start = Some(record.offset);
             ControlFlow::Continue(())
         };
-        let end = self.walk_back(feed, u64::MAX, filter, count, note).await?;
+        let end = self.walk_back(feed, 1..u64::MAX, filter, count, note).await?;
         Ok(start.unwrap_or(end + 1))
     }
 
-    /// Visits at most `count` lines that pass the filter, backwards from the one before offset `before`, whether they are
-    /// stored or not, until `visit` breaks. Returns the last offset given when it began.
+    /// Visits at most `count` lines of this range that pass the filter, the last one first, whether they are stored or not,
+    /// until `visit` breaks. Returns the last offset given when it began.
     pub async fn walk_back(
         &self,
         feed: &Feed,
-        before: u64,
+        range: Range<u64>,
         filter: &LogFilter,
         count: u64,
         mut visit: impl FnMut(&LogRecord) -> ControlFlow<()> + Send,
@@ -108,15 +108,18 @@ impl Scanner {
         let (position, unstored) = self.position_and_unstored(feed).await?;
         let mut left = count;
         for record in unstored.iter().rev().flat_map(|batch| batch.records.iter().rev()) {
-            let wanted = record.offset > position.stored && record.offset < before;
+            let wanted = record.offset > position.stored && range.contains(&record.offset);
             if left > 0 && wanted && filter.matches(record) {
                 left = if visit(record).is_break() { 0 } else { left - 1 };
             }
         }
-        let mut next = Some(position.stored.min(before.saturating_sub(1)));
-        while let Some(to) = next.filter(|to| left > 0 && *to > 0) {
+        let mut next = Some(position.stored.min(range.end.saturating_sub(1)));
+        while let Some(to) = next.filter(|to| left > 0 && *to >= range.start.max(1)) {
             let limit = usize::try_from(left).unwrap_or(usize::MAX).min(HISTORY_ROWS);
-            let page = self.store.read(&self.task, &ReadQuery::backward(1, to, limit, filter.clone())).await?;
+            let page = self
+                .store
+                .read(&self.task, &ReadQuery::backward(range.start.max(1), to, limit, filter.clone()))
+                .await?;
             let stopped = page.records.iter().rev().try_for_each(&mut visit).is_break();
             left = if stopped { 0 } else { left.saturating_sub(page.records.len() as u64) };
             next = page.next;

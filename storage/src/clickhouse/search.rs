@@ -2,14 +2,17 @@
 //!
 //! [`LogFilter::matches`](crate::LogFilter::matches) decides, by Unicode's lower case; no function of ClickHouse agrees with
 //! it on every text (`positionCaseInsensitiveUTF8` differs on U+0130, on final sigma, and on bytes that are not UTF-8). So
-//! rows are chosen by a part of the needle on which there can be no two opinions, and the rest is looked at here.
+//! rows are chosen by a part of the needle on which there can be no two opinions, and the rest is looked at here. So is each
+//! line with a terminal sequence in it, which may begin within the needle.
 
 use std::fmt::Write as _;
 
 /// A condition that every line passes whose lower-cased text contains the needle, and few others; `None` if there is none.
 pub(super) fn superset(lower_needle: &str) -> Option<String> {
     let anchor = lower_needle.split(|c| !is_anchor(c)).max_by_key(|part| part.len())?;
-    (!anchor.is_empty()).then(|| format!("positionCaseInsensitive(message, {}) > 0", literal(anchor)))
+    (!anchor.is_empty()).then(|| {
+        format!("(positionCaseInsensitive(message, {}) > 0 OR position(message, char(27)) > 0)", literal(anchor))
+    })
 }
 
 /// Whether this character of a lower-cased text stands for itself in the bytes of the original, at most with the case of an
@@ -54,12 +57,12 @@ mod tests {
 
     #[test]
     fn the_longest_part_is_searched() {
-        assert_eq!(superset("timeout").unwrap(), "positionCaseInsensitive(message, unhex('6d656f7574')) > 0");
-        assert_eq!(superset("ok").unwrap(), "positionCaseInsensitive(message, unhex('6f')) > 0");
-        assert_eq!(
-            superset("\u{3c3}\u{4f60}\u{597d}").unwrap(),
-            format!("positionCaseInsensitive(message, {}) > 0", literal("\u{4f60}\u{597d}"))
-        );
+        for (needle, part) in [("timeout", "meout"), ("ok", "o"), ("\u{3c3}\u{4f60}\u{597d}", "\u{4f60}\u{597d}")] {
+            let expected = format!("positionCaseInsensitive(message, {}) > 0 OR ", literal(part));
+            let found = superset(needle).unwrap();
+            assert!(found.contains(&expected), "{needle}: {found}");
+        }
+        assert_eq!(literal("meout"), "unhex('6d656f7574')");
         assert_eq!(superset("ki"), None);
         assert_eq!(superset("\u{e9}"), None);
     }

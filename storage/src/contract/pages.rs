@@ -116,6 +116,29 @@ pub async fn filters_agree_with_matches(store: &dyn LogStore) {
     }
 }
 
+/// A filter looks at what a terminal shows of a line, whatever colours begin within a word; and pages miss none of them.
+pub async fn filters_see_through_colours(store: &dyn LogStore) {
+    let coloured = |line: LogRecord| match line.offset % 4 {
+        0 => LogRecord { message: "\x1b[31mer\x1b[0mror".into(), ..line },
+        1 => LogRecord { message: "\x1b[1m\u{c9}\x1b[mCOLE".into(), ..line },
+        2 => LogRecord { message: "\x1b[31mnothing\x1b[0m".into(), ..line },
+        _ => line,
+    };
+    let records: Vec<_> = lines(1..=LINES).into_iter().map(coloured).collect();
+    insert(store, &key("t"), &records).await;
+    for (text, rest) in [("Error", 0), ("\u{e9}cole", 1), ("THIN", 2)] {
+        let expected: Vec<_> = (1..=LINES).filter(|offset| offset % 4 == rest).collect();
+        let filter = LogFilter::default().contains(text);
+        let forward = ReadQuery { filter: filter.clone(), ..ReadQuery::forward(1, LINES, 7) };
+        assert_eq!(offsets(&all(store, forward).await.concat()), expected, "{text}");
+        let mut pages = all(store, ReadQuery::backward(1, LINES, 7, filter)).await;
+        pages.reverse();
+        assert_eq!(offsets(&pages.concat()), expected, "{text}");
+    }
+    let filter = LogFilter::default().contains("[31m");
+    assert_eq!(all(store, ReadQuery { filter, ..ReadQuery::forward(1, LINES, 7) }).await.concat(), []);
+}
+
 /// A rare line far away is found in one read, or the page says where to go on.
 pub async fn filtered_pages_skip_nothing(store: &dyn LogStore) {
     let needle = LogRecord { message: "a NEEDLE".into(), ..line(4999) };

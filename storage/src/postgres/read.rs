@@ -5,8 +5,9 @@
 //! connection, and a read that nobody waits for any more ends there. Lines of the system alone have an index, so that they
 //! need no windows.
 //!
-//! Text is searched by PostgreSQL where it can decide as [`LogFilter::matches`] does: in lines of ASCII alone, nearly all of
-//! them. Every other line in the range is looked at here, since lower case depends on the database's locale.
+//! Text is searched by PostgreSQL where it can decide as [`LogFilter::matches`] does: in lines of ASCII alone without
+//! terminal sequences, nearly all of them. Every other line in the range is looked at here, since lower case depends on the
+//! database's locale, and PostgreSQL does not know what a terminal shows.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Row};
@@ -224,7 +225,9 @@ fn sql(direction: Direction, system_only: bool, text: &Text<'_>) -> String {
     let text = match text {
         Text::Any => "true".to_owned(),
         // strpos instead of LIKE: nothing to escape. In the collation "C" lower() changes ASCII only.
-        Text::Ascii(_) => format!(r#"({NOT_ASCII} OR strpos(lower(message COLLATE "C"), $10) > 0)"#),
+        Text::Ascii(_) => {
+            format!(r#"({NOT_ASCII} OR strpos(lower(message COLLATE "C"), $10) > 0 OR strpos(message, chr(27)) > 0)"#)
+        }
         Text::Other => NOT_ASCII.to_owned(),
     };
     format!(
