@@ -1,7 +1,7 @@
 # The one menu. CI runs what a person runs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run wheel test check bench bench-sdk mutants
+.PHONY: help demo run wheel test check bench bench-sdk mutants matrix chaos
 
 CARGO_JOBS ?= 2
 export CARGO_BUILD_JOBS := $(CARGO_JOBS)
@@ -41,3 +41,15 @@ bench-sdk: ## what capture costs a Python task, beside a plain print and wandb, 
 mutants: ## break the code in known ways and see that the named tests notice; some minutes
 	@./.ci/prepare check
 	python3 tests/mutants/run.py
+
+# Servers of the dev profile: a release has no moments to die at.
+FAULTS = cargo build -p flowforge-server -p flowforge-tests --bins && ./target/debug/flowforge-faults
+
+matrix: ## every fault on every pairing of broker and store, about half an hour; FAULT=name and PAIR=name choose
+	@./.ci/prepare test
+	$(FAULTS) matrix --fault "$(FAULT)" --pair "$(PAIR)" 2>target/matrix.log
+
+MINUTES ?= 30
+chaos: ## random faults for MINUTES=30, checked all the time; SEED=n repeats a failure
+	@./.ci/prepare test
+	$(FAULTS) chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) --pair "$(PAIR)" 2>target/chaos.log

@@ -43,8 +43,8 @@ type Inject = for<'a> fn(&'a mut Site) -> LocalBoxFuture<'a, Result<Duration>>;
 impl Fault {
     /// Everywhere, with the defaults, and unnoticed by viewers.
     const fn new(number: u8, name: &'static str, inject: Inject) -> Self {
-        let (applies, allowed): (fn(Pair) -> bool, fn(Pair) -> Allowed) = (|_| true, |_| Allowed::Undisturbed);
-        Self { number, name, applies, allowed, settings: Overrides::none, inject }
+        let settings = Overrides::none;
+        Self { number, name, applies: |_| true, allowed: |_| Allowed::Undisturbed, settings, inject }
     }
 
     const fn only(self, applies: fn(Pair) -> bool) -> Self {
