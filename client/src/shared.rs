@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::config::ClientConfig;
 use crate::entry::{Entry, Stream};
 use crate::lane::Lane;
+use crate::proof::Sent;
 use crate::state::{Full, State};
 use crate::stats::End;
 use crate::stream::StreamWriter;
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) partial: AtomicBool,
     pub(crate) max_line_bytes: AtomicUsize,
     state: Mutex<State>,
+    /// Only the sender uses it.
+    sent: Mutex<Sent>,
     changed: Condvar,
     changed_async: Notify,
     /// There is something to send.
@@ -70,6 +73,7 @@ impl Shared {
             held: AtomicUsize::new(0),
             partial: AtomicBool::new(false),
             max_line_bytes: AtomicUsize::new(DEFAULT_MAX_LINE_BYTES),
+            sent: Mutex::new(Sent::new(state.queue.first_seq())),
             state: Mutex::new(state),
             changed: Condvar::new(),
             changed_async: Notify::new(),
@@ -82,6 +86,11 @@ impl Shared {
     /// The state. A panic elsewhere does not spread: every change of the state is complete before anything can panic.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was sent.
+    pub(crate) fn sent(&self) -> MutexGuard<'_, Sent> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something that a waiting caller may be waiting for has changed.

@@ -2,6 +2,8 @@
 //!
 //! Everything here is generated from `flowforge/logs/v1/logs.proto`, whose comments are the protocol's specification.
 
+pub mod proof;
+
 /// Messages and service of `flowforge.logs.v1`.
 #[allow(
     missing_docs,
