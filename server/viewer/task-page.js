@@ -8,7 +8,7 @@ import { Log } from "./log.js";
 import { Match } from "./match.js";
 import { RowView } from "./row.js";
 import { Switch } from "./setting.js";
-import { about, connection, summary } from "./status.js";
+import { about, connection, proof, summary } from "./status.js";
 import { Stream } from "./stream.js";
 import { set } from "./task-list.js";
 
@@ -220,6 +220,7 @@ export class TaskPage {
     const lines = Math.max(task?.end ?? 0, this.source?.end ?? 0);
     byId("summary").dataset["status"] = this.end?.status ?? task?.status ?? "";
     set(byId("summary"), task || lines ? summary(task, this.end, lines) : "");
+    byId("summary").title = proof(this.end);
     set(byId("about"), about(task, now));
     const empty = lines === 0 && state.kind !== "connecting";
     byId("empty-log").hidden = !empty;

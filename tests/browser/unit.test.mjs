@@ -6,6 +6,7 @@ import { parse } from "../../server/viewer/ansi.js";
 import { text as rowText } from "../../server/viewer/line.js";
 import { Log } from "../../server/viewer/log.js";
 import { SseParser } from "../../server/viewer/sse.js";
+import { proof, summary } from "../../server/viewer/status.js";
 
 const text = (input) => parse(input).pieces.map((piece) => piece.text).join("");
 const only = (input) => {
@@ -220,4 +221,16 @@ test("memory does not grow with the log", () => {
   log.start({ from: 1, end: 0, floor: 1 });
   for (let offset = 1; offset <= 100_000; offset++) log.append(put(offset));
   assert.ok(log.pages.size < 80, `${log.pages.size} pages`);
+});
+
+test("the end says whether every line is there", () => {
+  const found = { state: "verified", lines: 12345, captured: 12345, missing: 0, dropped: 0 };
+  const end = { attempt: 1, status: "succeeded", lines: 12345, dropped: 0, complete: true, completeness: found };
+  assert.equal(proof(end), "12,345 of 12,345 lines, 0 missing, verified");
+  assert.equal(summary(null, end, 0), "12,345 lines, succeeded, verified");
+  const hole = { ...found, state: "incomplete", lines: 7, captured: 10, missing: 1, dropped: 2, reason: "seq 2 is not stored" };
+  assert.equal(proof({ ...end, completeness: hole }), "7 of 10 lines, 2 dropped, 1 missing, incomplete: seq 2 is not stored");
+  assert.equal(summary(null, { ...end, completeness: hole }, 0), "12,345 lines, succeeded, incomplete");
+  assert.equal(summary(null, { ...end, completeness: undefined }, 0), "12,345 lines, succeeded");
+  assert.equal(proof(null), "");
 });

@@ -125,6 +125,8 @@ async fn a_supervisor_killed_without_a_server_loses_nothing() -> Result<()> {
     // Nobody knows how it ended.
     status(&server, "orphan", "lost").await?;
     ensure!(dropped(&server, "orphan").await? == 0);
+    let found = crate::proof::completeness(&server, "orphan").await?;
+    ensure!(found["state"] == "unproven" && found["lines"] == LINES && found["missing"] == 0, "{found}");
     let again = push(&server).await?;
     ensure!(again.status.success() && err(&again).contains("nothing to upload"), "{}", err(&again));
     Ok(())
@@ -183,6 +185,7 @@ async fn what_a_run_could_not_deliver_waits_and_the_next_run_sends_it() -> Resul
     let found = task(&server, "first").await?;
     ensure!(found["status"] == "failed" && found["exit_code"] == 3 && found["complete"] == true, "{found}");
     ensure!(printed(&server, "first").await? == numbers(1000));
+    crate::proof::is_verified(&server, "first", 1000).await?;
     Ok(())
 }
 
@@ -202,6 +205,9 @@ async fn a_full_ring_counts_what_gave_way() -> Result<()> {
     ensure!(stored == numbers(LINES)[gone..], "{gone} and {} are not {LINES}", stored.len());
     let found = task(&server, "full").await?;
     ensure!(found["status"] == "succeeded" && found["dropped"] == gone, "{found}");
+    let found = &found["completeness"];
+    ensure!(found["state"] == "incomplete" && found["captured"] == LINES && found["dropped"] == gone, "{found}");
+    ensure!(found["reason"].to_string().contains("the others are stored as they were sent"), "{found}");
     Ok(())
 }
 
