@@ -245,7 +245,7 @@ impl<'a> Session<'a> {
             self.last_batch = Some(Instant::now());
             // Nobody who captures waits for the hash.
             drop(state);
-            self.shared.sent().add(&batch);
+            self.shared.sent.add(&batch);
             return Some(request(Outgoing::Batch(batch)));
         }
         self.close_sent = state.close.is_some();
@@ -253,7 +253,7 @@ impl<'a> Session<'a> {
         drop(state);
         // Who closes for a dead producer does not know what that had sent.
         let is_own = close.recovery == v1::Recovery::Unspecified as i32;
-        let proof = if is_own { self.shared.sent().proof(close.final_seq) } else { None };
+        let proof = if is_own { self.shared.sent.proof(close.final_seq) } else { None };
         Some(request(Outgoing::Close(v1::Close { proof, verify: self.shared.config.verify, ..close })))
     }
 

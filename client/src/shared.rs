@@ -44,8 +44,6 @@ pub(crate) struct Shared {
     pub(crate) partial: AtomicBool,
     pub(crate) max_line_bytes: AtomicUsize,
     state: Mutex<State>,
-    /// Only the sender uses it.
-    sent: Mutex<Sent>,
     changed: Condvar,
     changed_async: Notify,
     /// There is something to send.
@@ -54,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) closing: Notify,
     /// Stop now.
     pub(crate) abandon: Notify,
+    pub(crate) sent: Sent,
 }
 
 impl Shared {
@@ -73,7 +72,7 @@ impl Shared {
             held: AtomicUsize::new(0),
             partial: AtomicBool::new(false),
             max_line_bytes: AtomicUsize::new(DEFAULT_MAX_LINE_BYTES),
-            sent: Mutex::new(Sent::new(state.queue.first_seq())),
+            sent: Sent::new(state.queue.first_seq()),
             state: Mutex::new(state),
             changed: Condvar::new(),
             changed_async: Notify::new(),
@@ -86,11 +85,6 @@ impl Shared {
     /// The state. A panic elsewhere does not spread: every change of the state is complete before anything can panic.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What was sent.
-    pub(crate) fn sent(&self) -> MutexGuard<'_, Sent> {
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something that a waiting caller may be waiting for has changed.
