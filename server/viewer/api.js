@@ -17,6 +17,7 @@
  * @property {string} [name]
  * @property {number} [exit_code]
  * @property {boolean} [complete]
+ * @property {import("./status.js").Completeness} [completeness]
  */
 
 /** @typedef {{ lines: Line[], floor: number, end: number, next_from?: number }} LinePage */

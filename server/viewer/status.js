@@ -5,7 +5,7 @@ import { count, duration } from "./clock.js";
 /** @typedef {import("./api.js").Task} Task */
 /** @typedef {import("./stream.js").StreamState} StreamState */
 /** @typedef {{ attempt: number, status: string, exit_code?: number, lines: number, dropped: number, complete: boolean, completeness?: Completeness }} End */
-/** @typedef {{ state: "verified" | "incomplete" | "unproven" | "running", lines: number, captured: number, missing: number, dropped: number, reason?: string }} Completeness */
+/** @typedef {{ state: "verified" | "incomplete" | "unproven" | "running", lines?: number, captured?: number, missing?: number, dropped?: number, reason?: string }} Completeness */
 
 /** `67 lines, succeeded, exit code 0`. @param {Task | null} task @param {End | null} end @param {number} lines */
 export function summary(task, end, lines) {
@@ -15,21 +15,28 @@ export function summary(task, end, lines) {
   const parts = [count(end?.lines ?? lines), status];
   if (exit !== undefined) parts.push(`exit code ${exit}`);
   if (dropped) parts.push(`${count(dropped)} dropped`);
-  const proven = end?.completeness?.state === "verified";
-  if (proven) parts.push("verified");
-  else if (end && (!end.complete || end.completeness?.state === "incomplete")) parts.push("incomplete");
+  const found = end && completeness(task, end)?.state;
+  if (found === "verified") parts.push("verified");
+  else if (end && (!end.complete || found === "incomplete")) parts.push("incomplete");
   return parts.filter(Boolean).join(", ");
 }
 
-/** `67 of 67 lines, 0 missing, verified`; why, where it is not. @param {End | null} end */
-export function proof(end) {
-  const found = end?.completeness;
+/** What the end said, or the task does since: reading many lines back takes longer than the end waits. @param {Task | null} task @param {End} end */
+function completeness(task, end) {
+  return end.completeness?.state === "running" ? task?.completeness : end.completeness;
+}
+
+/** `67 of 67 lines, 0 missing, verified`; why, where it is not. @param {Task | null} task @param {End | null} end */
+export function proof(task, end) {
+  const found = end && completeness(task, end);
   if (!found) return "";
   const state = { verified: "verified", incomplete: "incomplete", unproven: "not proven", running: "not verified yet" }[found.state];
-  const parts = [`${found.lines.toLocaleString("en")} of ${count(found.captured)}`];
-  if (found.dropped) parts.push(`${found.dropped.toLocaleString("en")} dropped`);
-  parts.push(`${found.missing.toLocaleString("en")} missing`, state);
-  return parts.join(", ") + (found.reason ? `: ${found.reason}` : "");
+  const number = (/** @type {number | undefined} */ of) => (of ?? 0).toLocaleString("en");
+  const parts = [`${number(found.lines)} of ${count(found.captured ?? 0)}`];
+  if (found.dropped) parts.push(`${number(found.dropped)} dropped`);
+  parts.push(`${number(found.missing)} missing`, state);
+  const said = found.captured === undefined ? state : parts.join(", ");
+  return said + (found.reason ? `: ${found.reason}` : "");
 }
 
 /** Name, attempt, and how long. @param {Task | null} task @param {number} now ms */

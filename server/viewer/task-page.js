@@ -220,7 +220,7 @@ export class TaskPage {
     const lines = Math.max(task?.end ?? 0, this.source?.end ?? 0);
     byId("summary").dataset["status"] = this.end?.status ?? task?.status ?? "";
     set(byId("summary"), task || lines ? summary(task, this.end, lines) : "");
-    byId("summary").title = proof(this.end);
+    byId("summary").title = proof(task, this.end);
     set(byId("about"), about(task, now));
     const empty = lines === 0 && state.kind !== "connecting";
     byId("empty-log").hidden = !empty;

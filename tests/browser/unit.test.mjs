@@ -226,11 +226,14 @@ test("memory does not grow with the log", () => {
 test("the end says whether every line is there", () => {
   const found = { state: "verified", lines: 12345, captured: 12345, missing: 0, dropped: 0 };
   const end = { attempt: 1, status: "succeeded", lines: 12345, dropped: 0, complete: true, completeness: found };
-  assert.equal(proof(end), "12,345 of 12,345 lines, 0 missing, verified");
+  assert.equal(proof(null, end), "12,345 of 12,345 lines, 0 missing, verified");
   assert.equal(summary(null, end, 0), "12,345 lines, succeeded, verified");
   const hole = { ...found, state: "incomplete", lines: 7, captured: 10, missing: 1, dropped: 2, reason: "seq 2 is not stored" };
-  assert.equal(proof({ ...end, completeness: hole }), "7 of 10 lines, 2 dropped, 1 missing, incomplete: seq 2 is not stored");
+  assert.equal(proof(null, { ...end, completeness: hole }), "7 of 10 lines, 2 dropped, 1 missing, incomplete: seq 2 is not stored");
   assert.equal(summary(null, { ...end, completeness: hole }, 0), "12,345 lines, succeeded, incomplete");
   assert.equal(summary(null, { ...end, completeness: undefined }, 0), "12,345 lines, succeeded");
-  assert.equal(proof(null), "");
+  assert.equal(proof(null, null), "");
+  const slow = { ...end, completeness: { state: "running", reason: "it takes long" } };
+  assert.equal(proof(/** @type {any} */ ({ completeness: slow.completeness }), slow), "not verified yet: it takes long");
+  assert.equal(proof(/** @type {any} */ ({ completeness: found }), slow), "12,345 of 12,345 lines, 0 missing, verified");
 });

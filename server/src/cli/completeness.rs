@@ -38,16 +38,20 @@ impl Completeness {
 
 impl fmt::Display for Completeness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", notice::grouped(self.lines), notice::lines(self.captured))?;
-        if self.dropped > 0 {
-            write!(f, ", {} dropped", notice::grouped(self.dropped))?;
-        }
         let state = match self.state.as_str() {
             "unproven" => "not proven",
             "running" => "not verified yet",
             state => state,
         };
-        write!(f, ", {} missing, {state}", notice::grouped(self.missing))?;
+        // Without a number nothing was read, or there is nothing: the reason tells.
+        if self.captured > 0 || self.reason.is_empty() {
+            write!(f, "{} of {}", notice::grouped(self.lines), notice::lines(self.captured))?;
+            if self.dropped > 0 {
+                write!(f, ", {} dropped", notice::grouped(self.dropped))?;
+            }
+            write!(f, ", {} missing, ", notice::grouped(self.missing))?;
+        }
+        f.write_str(state)?;
         if self.reason.is_empty() { Ok(()) } else { write!(f, ": {}", self.reason) }
     }
 }
@@ -66,5 +70,6 @@ mod tests {
         assert_eq!(said(incomplete), "1 of 4 lines, 2 dropped, 1 missing, incomplete: seq 2 is not stored");
         let unproven = r#"{"state":"unproven","lines":1,"captured":1,"reason":"no"}"#;
         assert_eq!(said(unproven), "1 of 1 line, 0 missing, not proven: no");
+        assert_eq!(said(r#"{"state":"running","reason":"it takes long"}"#), "not verified yet: it takes long");
     }
 }

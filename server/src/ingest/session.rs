@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::{Ingest, status_of, validate};
 use crate::broker::{BrokerError, ProducerSession, Progress};
-use crate::proof::{Completeness, State};
+use crate::proof::{Completeness, Counts, State};
 
 /// How long a stream may stay without a Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,14 +89,9 @@ fn wire_completeness(of: Completeness) -> wire::Completeness {
         State::Unproven => wire::completeness::State::Unproven,
         State::Running => wire::completeness::State::Running,
     };
-    wire::Completeness {
-        state: state.into(),
-        lines: of.lines,
-        captured: of.captured,
-        missing: of.missing,
-        dropped: of.dropped,
-        reason: of.reason.unwrap_or_default(),
-    }
+    let Counts { lines, captured, missing, dropped } = of.counts.unwrap_or_default();
+    let reason = of.reason.unwrap_or_default();
+    wire::Completeness { state: state.into(), lines, captured, missing, dropped, reason }
 }
 
 fn shutting_down() -> Status {

@@ -25,7 +25,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
-pub use verdict::{Completeness, Report, State};
+pub use verdict::{Completeness, Counts, Report, State};
 
 use crate::broker::{Broker, Position};
 
@@ -39,7 +39,7 @@ const STORED_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How long a report is repeated before the rows are read again.
-const KEPT_FOR: Duration = Duration::from_mins(10);
+const KEPT_FOR: Duration = Duration::from_hours(1);
 
 /// Reports kept; each is some hundred bytes a producer.
 const KEPT: usize = 1_000;
@@ -81,7 +81,7 @@ impl Prover {
     pub async fn report(&self, position: &Position) -> Option<Arc<Report>> {
         let record = position.record.as_ref()?;
         if record.status == TaskStatus::Running {
-            return Some(Arc::new(Report::running(record)));
+            return Some(Arc::new(Report::running()));
         }
         let kept = self.kept(EndOf { task: record.task.clone(), version: record.version, end: position.end });
         let (prover, position) = (self.clone(), position.clone());
@@ -91,9 +91,9 @@ impl Prover {
         });
         Some(match timeout(PATIENCE, pass).await {
             Ok(Ok(Ok(report))) => report,
-            Ok(Ok(Err(reason))) => Arc::new(Report::without(record, State::Unproven, &reason)),
-            Ok(Err(_)) => Arc::new(Report::without(record, State::Unproven, "the check failed")),
-            Err(_) => Arc::new(Report::without(record, State::Running, "the lines are still being read back")),
+            Ok(Ok(Err(reason))) => Arc::new(Report::without(State::Unproven, &reason)),
+            Ok(Err(_)) => Arc::new(Report::without(State::Unproven, "the check failed")),
+            Err(_) => Arc::new(Report::without(State::Running, "the lines are still being read back")),
         })
     }
 

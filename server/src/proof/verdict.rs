@@ -25,6 +25,17 @@ pub enum State {
 pub struct Completeness {
     /// See [`State`].
     pub state: State,
+    /// `None`: the lines were not read.
+    #[serde(flatten)]
+    pub counts: Option<Counts>,
+    /// Why it is not verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Counts {
     /// Lines stored.
     pub lines: u64,
     /// Lines numbered, as far as is known: `lines`, `dropped` and `missing` together.
@@ -33,9 +44,6 @@ pub struct Completeness {
     pub missing: u64,
     /// Lines given up, by rows that say so.
     pub dropped: u64,
-    /// Why it is not verified.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
 }
 
 /// A task's completeness, and each of its producers'.
@@ -49,21 +57,19 @@ pub struct Report {
 
 impl Completeness {
     fn without(state: State, reason: Option<&str>) -> Self {
-        Self { state, lines: 0, captured: 0, missing: 0, dropped: 0, reason: reason.map(str::to_owned) }
+        Self { state, counts: None, reason: reason.map(str::to_owned) }
     }
 }
 
 impl Report {
     /// Of a task that is not read because it goes on.
-    pub(super) fn running(record: &TaskRecord) -> Self {
-        let dropped = record.dropped;
-        Self { task: Completeness { dropped, ..Completeness::without(State::Running, None) }, producers: Vec::new() }
+    pub(super) fn running() -> Self {
+        Self { task: Completeness::without(State::Running, None), producers: Vec::new() }
     }
 
     /// Of a task that could not be read.
-    pub(super) fn without(record: &TaskRecord, state: State, reason: &str) -> Self {
-        let dropped = record.dropped;
-        Self { task: Completeness { dropped, ..Completeness::without(state, Some(reason)) }, producers: Vec::new() }
+    pub(super) fn without(state: State, reason: &str) -> Self {
+        Self { task: Completeness::without(state, Some(reason)), producers: Vec::new() }
     }
 }
 
@@ -77,7 +83,8 @@ pub(super) fn judge(record: &TaskRecord, rows: &Rows, floor: u64) -> Report {
             let reason = format!("lines up to offset {} were deleted by retention", floor - 1);
             let (lines, dropped) = (seen.fold.lines, seen.dropped);
             let captured = producer.claim.as_ref().map_or(seen.last, |claim| claim.final_seq.max(seen.last));
-            Completeness { lines, captured, dropped, ..Completeness::without(State::Unproven, Some(&reason)) }
+            let counts = Some(Counts { lines, captured, missing: 0, dropped });
+            Completeness { counts, ..Completeness::without(State::Unproven, Some(&reason)) }
         } else {
             of_producer(producer, seen)
         };
@@ -103,7 +110,7 @@ fn of_producer(producer: &ProducerRecord, seen: &Seen) -> Completeness {
         None => of_whole(producer, seen),
     };
     let captured = fold.lines.saturating_add(dropped).saturating_add(missing);
-    Completeness { state, lines: fold.lines, captured, missing, dropped, reason }
+    Completeness { state, counts: Some(Counts { lines: fold.lines, captured, missing, dropped }), reason }
 }
 
 /// Every number has a row: what is to be said of their content.
@@ -145,13 +152,12 @@ fn together(producers: &[(String, Completeness)]) -> Completeness {
         return Completeness::without(State::Unproven, Some("no producer is known"));
     };
     let named = |reason: &String| if producers.len() > 1 { format!("producer {id}: {reason}") } else { reason.clone() };
-    let mut all =
-        Completeness { reason: decisive.reason.as_ref().map(named), ..Completeness::without(decisive.state, None) };
-    for (_, of) in producers {
+    let mut all = Counts::default();
+    for of in producers.iter().filter_map(|(_, of)| of.counts) {
         all.lines = all.lines.saturating_add(of.lines);
         all.captured = all.captured.saturating_add(of.captured);
         all.missing = all.missing.saturating_add(of.missing);
         all.dropped = all.dropped.saturating_add(of.dropped);
     }
-    all
+    Completeness { state: decisive.state, counts: Some(all), reason: decisive.reason.as_ref().map(named) }
 }

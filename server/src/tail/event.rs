@@ -161,7 +161,7 @@ mod tests {
     use flowforge_storage::TaskStatus;
 
     use super::*;
-    use crate::proof::State;
+    use crate::proof::{Counts, State};
 
     fn text(control: &Control) -> String {
         let mut out = Vec::new();
@@ -188,8 +188,11 @@ mod tests {
         };
         let json = r#""attempt":1,"offset":5,"status":"failed","exit_code":3,"lines":4,"dropped":0,"complete":true"#;
         assert_eq!(text(&Control::End(end.clone(), None)), format!("event: end\ndata: {{{json}}}\n\n"));
-        let proven =
-            Completeness { state: State::Verified, lines: 4, captured: 4, missing: 0, dropped: 0, reason: None };
+        let proven = Completeness {
+            state: State::Verified,
+            counts: Some(Counts { lines: 4, captured: 4, missing: 0, dropped: 0 }),
+            reason: None,
+        };
         let more = r#""completeness":{"state":"verified","lines":4,"captured":4,"missing":0,"dropped":0}"#;
         assert_eq!(text(&Control::End(end, Some(proven))), format!("event: end\ndata: {{{json},{more}}}\n\n"));
     }

@@ -1,134 +1,15 @@
 //! The whole way from what a producer numbers to what is said of it, over the task's rules: whatever is repeated, and however
 //! often the producer comes back, the rows prove what was sent, and any change of them is noticed.
 
+mod site;
+
 use bytes::Bytes;
-use flowforge_proto::proof::{Fold, Line};
-use flowforge_storage::{
-    Claim, LogRecord, Outcome, ProducerId, Proof, Recovery, Stream, TaskKey, TaskRecord, TaskStatus,
-};
+use flowforge_storage::{Claim, LogRecord, Recovery, Stream};
 use proptest::prelude::*;
 
-use super::state::TaskState;
-use crate::broker::{DroppedRun, Ending, NewLine, ProducerHello, rows};
-use crate::proof::{Completeness, State, hex, judge_rows};
-
-const DONE: Outcome = Outcome { status: TaskStatus::Succeeded, exit_code: Some(0) };
-
-fn id(producer: u8) -> ProducerId {
-    ProducerId([producer + 1; 16])
-}
-
-fn hello(producer: u8, first_unacked_seq: u64) -> ProducerHello {
-    ProducerHello {
-        task: TaskKey::new("", "t").unwrap(),
-        producer: id(producer),
-        first_unacked_seq,
-        owner: producer == 0,
-        attempt: 0,
-        workflow_id: String::new(),
-        name: String::new(),
-        labels: std::collections::BTreeMap::new(),
-    }
-}
-
-/// What a producer numbers `seq`: every field depends on it.
-fn line(producer: u8, seq: u64) -> NewLine {
-    NewLine {
-        time_ns: 1_700_000_000_000_000_000 + seq.cast_signed(),
-        stream: [Stream::Stdout, Stream::Stderr, Stream::Log][(seq % 3) as usize],
-        level: (seq % 25) as u8,
-        message: Bytes::from(format!("{producer} says {seq}").repeat((seq % 4) as usize)),
-        fields: if seq.is_multiple_of(5) { Bytes::from(format!("{{\"n\":{seq}}}")) } else { Bytes::new() },
-        update_id: seq / 7,
-        continued: seq.is_multiple_of(11),
-        no_newline: seq.is_multiple_of(13),
-        dropped: None,
-    }
-}
-
-/// What the producer says at its end, folded by itself over the numbers that it sent as lines.
-fn claim(producer: u8, final_seq: u64, is_line: impl Fn(u64) -> bool) -> Claim {
-    let mut fold = Fold::default();
-    for seq in (1..=final_seq).filter(|seq| is_line(*seq)) {
-        let line = line(producer, seq);
-        fold.add(&Line {
-            seq,
-            time_unix_nano: line.time_ns,
-            stream: line.stream as u8,
-            level: line.level,
-            continued: line.continued,
-            no_newline: line.no_newline,
-            update_id: line.update_id,
-            message: &line.message,
-            fields_json: &line.fields,
-        });
-    }
-    let proof = Proof { lines: fold.lines, bytes: fold.bytes, digest: hex(&fold.digest) };
-    Claim { final_seq, proof: Some(proof), recovery: None }
-}
-
-/// Producers that send, repeat, reconnect and come between each other.
-#[derive(Default)]
-struct Site {
-    state: TaskState,
-    rows: Vec<LogRecord>,
-    /// Of each producer: its session, and its last number.
-    open: Vec<(u64, u64)>,
-}
-
-impl Site {
-    fn new(producers: u8) -> Self {
-        let mut site = Self::default();
-        (0..producers).for_each(|producer| site.connect(producer));
-        site
-    }
-
-    fn connect(&mut self, producer: u8) {
-        let opened = self.state.open(&hello(producer, 1), 8, 0).unwrap();
-        let last = self.open.get(usize::from(producer)).map_or(0, |(_, last)| *last);
-        self.open.resize(self.open.len().max(usize::from(producer) + 1), (0, 0));
-        self.open[usize::from(producer)] = (opened.welcome.generation, last);
-        self.rows.extend(opened.rows);
-    }
-
-    /// Sends so many new lines, and before them so many that were sent already.
-    fn send(&mut self, producer: u8, again: u64, new: u64) {
-        let (generation, last) = self.open[usize::from(producer)];
-        let first = (last + 1).saturating_sub(again).max(1);
-        let lines: Vec<_> = (first..=last + new).map(|seq| line(producer, seq)).collect();
-        if !lines.is_empty() {
-            self.rows.extend(self.state.append(id(producer), generation, first, lines, 0).unwrap());
-            self.open[usize::from(producer)].1 = last + new;
-        }
-    }
-
-    fn drop_lines(&mut self, producer: u8, count: u64) {
-        let (generation, last) = self.open[usize::from(producer)];
-        let run = NewLine { dropped: Some(DroppedRun { lines: count, bytes: 9 }), ..line(producer, 0) };
-        self.rows.extend(self.state.append(id(producer), generation, last + 1, vec![run], 0).unwrap());
-        self.open[usize::from(producer)].1 += count;
-    }
-
-    fn close(&mut self, producer: u8, claim: Claim) {
-        let generation = self.open[usize::from(producer)].0;
-        let rows = self.state.close(id(producer), generation, Ending { outcome: DONE, claim }, 0).unwrap();
-        self.rows.extend(rows);
-    }
-
-    fn close_all(&mut self) {
-        for producer in 0..self.open.len() as u8 {
-            self.close(producer, claim(producer, self.open[usize::from(producer)].1, |_| true));
-        }
-    }
-
-    fn record(&self) -> &TaskRecord {
-        self.state.record.as_ref().unwrap()
-    }
-
-    fn judge(&self) -> Completeness {
-        judge_rows(self.record(), &self.rows, 1).task
-    }
-}
+use self::site::{Site, claim, id};
+use crate::broker::rows;
+use crate::proof::{Completeness, Counts, State, judge_rows};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -175,9 +56,8 @@ proptest! {
         prop_assert_eq!(site.judge().state, State::Running);
         site.close_all();
         let found = site.judge();
-        let whole = Completeness {
-            state: State::Verified, lines: sent, captured: sent, missing: 0, dropped: 0, reason: None,
-        };
+        let counts = Some(Counts { lines: sent, captured: sent, missing: 0, dropped: 0 });
+        let whole = Completeness { state: State::Verified, counts, reason: None };
         prop_assert_eq!(found, whole);
     }
 
@@ -217,22 +97,22 @@ fn holes_are_named() {
     let whole = site.rows.clone();
     site.rows.remove(6);
     let found = site.judge();
-    assert_eq!((found.lines, found.captured, found.missing), (8, 9, 1));
+    assert_eq!((found.counts.unwrap().lines, found.counts.unwrap().captured, found.counts.unwrap().missing), (8, 9, 1));
     assert_eq!(reason(&found), "seq 7 is not stored");
     site.rows = whole.iter().filter(|row| !(4..=9).contains(&row.seq)).cloned().collect();
     let found = site.judge();
-    assert_eq!((found.lines, found.captured, found.missing), (3, 9, 6));
+    assert_eq!((found.counts.unwrap().lines, found.counts.unwrap().captured, found.counts.unwrap().missing), (3, 9, 6));
     assert_eq!(reason(&found), "seq 4 to 9 are not stored");
     site.rows = whole;
     site.rows[4] = rows::rejected(&site.rows[4], "no");
-    assert_eq!((reason(&site.judge()), site.judge().missing), ("seq 5 was refused by the store", 1));
+    assert_eq!((reason(&site.judge()), site.counts().missing), ("seq 5 was refused by the store", 1));
 }
 
 #[test]
 fn zero_lines_are_verified_too() {
     let mut site = Site::new(1);
     site.close_all();
-    assert_eq!((site.judge().state, site.judge().captured), (State::Verified, 0));
+    assert_eq!((site.judge().state, site.counts().captured), (State::Verified, 0));
 }
 
 #[test]
@@ -244,7 +124,13 @@ fn dropped_lines_are_counted_and_the_others_proven() {
     site.close(0, claim(0, 9, |seq| !(5..=7).contains(&seq)));
     let found = site.judge();
     assert_eq!(
-        (found.state, found.lines, found.captured, found.dropped, found.missing),
+        (
+            found.state,
+            found.counts.unwrap().lines,
+            found.counts.unwrap().captured,
+            found.counts.unwrap().dropped,
+            found.counts.unwrap().missing
+        ),
         (State::Incomplete, 6, 9, 3, 0)
     );
     assert_eq!(reason(&found), "3 lines were given up by the producer; the others are stored as they were sent");
@@ -262,7 +148,7 @@ fn what_is_not_known_is_not_claimed() {
         site.send(0, 0, 2);
         site.close(0, without(recovery));
         let found = site.judge();
-        assert_eq!((found.state, found.lines, found.captured), (State::Unproven, 2, 2));
+        assert_eq!((found.state, found.counts.unwrap().lines, found.counts.unwrap().captured), (State::Unproven, 2, 2));
         assert!(reason(&found).contains(words), "{found:?}");
     }
     let mut site = Site::new(1);
@@ -294,7 +180,10 @@ fn what_retention_took_is_not_verifiable_any_more() {
     site.close_all();
     let left = &site.rows[2..];
     let found = judge_rows(site.record(), left, 3).task;
-    assert_eq!((found.state, found.lines, found.captured, found.missing), (State::Unproven, 3, 5, 0));
+    assert_eq!(
+        (found.state, found.counts.unwrap().lines, found.counts.unwrap().captured, found.counts.unwrap().missing),
+        (State::Unproven, 3, 5, 0)
+    );
     assert_eq!(reason(&found), "lines up to offset 2 were deleted by retention");
 }
 
@@ -320,6 +209,6 @@ fn several_producers_are_named() {
     site.close_all();
     site.rows.remove(0);
     let found = site.judge();
-    assert_eq!((found.state, found.lines, found.captured), (State::Incomplete, 4, 5));
+    assert_eq!((found.state, found.counts.unwrap().lines, found.counts.unwrap().captured), (State::Incomplete, 4, 5));
     assert_eq!(reason(&found), format!("producer {}: seq 1 is not stored", id(0)));
 }
