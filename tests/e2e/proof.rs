@@ -211,7 +211,7 @@ async fn the_commands_say_so_in_one_line() -> Result<()> {
     let server = Server::start().await?;
     let wanted = "flowforge: 1,000 of 1,000 lines, 0 missing, verified";
     let run = output(&mut command(&server, ["run", "--task", "ran", "--", "seq", "1", "1000"])?).await?;
-    let input: String = (1..=1000).map(|n| format!("{n}\n")).collect();
+    let input: String = (1..=1000).map(|n| n.to_string() + "\n").collect();
     let sent = output_of(&mut command(&server, ["send", "--task", "sent"])?, input.as_bytes()).await?;
     let tailed = output(&mut command(&server, ["tail", "sent"])?).await?;
     for (name, output) in [("run", run), ("send", sent), ("tail", tailed)] {

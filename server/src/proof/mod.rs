@@ -159,7 +159,9 @@ impl Prover {
 #[cfg(test)]
 pub(crate) fn judge_rows(record: &TaskRecord, rows: &[flowforge_storage::LogRecord], floor: u64) -> Report {
     let mut read = reading::Rows::new(record, 1);
-    rows.iter().for_each(|row| read.take(row));
+    for row in rows {
+        read.take(row);
+    }
     verdict::judge(record, &read, floor)
 }
 

@@ -49,7 +49,9 @@ async fn read_from(store: &dyn LogStore, record: &TaskRecord, from: u64, end: u6
     let mut next = Some(from);
     while let Some(from) = next.filter(|from| *from <= end) {
         let page = store.read(&record.task, &ReadQuery::forward(from, end, PAGE_LINES)).await?;
-        page.records.iter().for_each(|row| rows.take(row));
+        for row in &page.records {
+            rows.take(row);
+        }
         next = page.next;
     }
     Ok(rows)
