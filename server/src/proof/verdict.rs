@@ -129,7 +129,8 @@ fn of_whole(producer: &ProducerRecord, seen: &Seen) -> (State, Option<String>) {
     });
     if seen.dropped > 0 {
         let rest = if differs == Some(None) { "; the others are stored as they were sent" } else { "" };
-        return incomplete(format!("{} lines were given up by the producer{rest}", seen.dropped));
+        let lines = if seen.dropped == 1 { "1 line was".to_owned() } else { format!("{} lines were", seen.dropped) };
+        return incomplete(format!("{lines} given up by the producer{rest}"));
     }
     let Some(outcome) = producer.outcome else { return (State::Running, None) };
     let recovery = producer.claim.as_ref().and_then(|claim| claim.recovery);

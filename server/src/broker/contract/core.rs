@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flowforge_storage::{Stream, TaskStatus};
+use flowforge_storage::{Proof, Stream, TaskStatus};
 
 use super::house::{
     House, LIMIT, OK, Terms, acked, check, dropped, ending, hello, in_time, lines, producer, send_all, task,
@@ -108,17 +108,20 @@ pub(super) async fn a_close_ends_the_task(house: House) {
     let viewer = instance.follow();
     let mut one = instance.open(1).await;
     one.append(1, lines(1, 1..=3)).await.unwrap();
-    in_time(one.close(ending(3, OK))).await.unwrap();
+    let mut said = ending(3, OK);
+    said.claim.proof = Some(Proof { lines: 3, bytes: 9, digest: "5a".repeat(32) });
+    in_time(one.close(said.clone())).await.unwrap();
     let end = instance.position_where("the end", |position| position.ended().is_some()).await.ended().unwrap();
     assert_eq!((end.status, end.exit_code, end.offset, end.lines), (TaskStatus::Succeeded, Some(0), 4, 3));
     assert!(end.complete);
     let record = house.store.task(&task()).await.unwrap().unwrap().record;
     assert_eq!((record.status, record.exit_code), (TaskStatus::Succeeded, Some(0)));
+    assert_eq!(record.producers[0].claim, Some(said.claim.clone()), "what is checked against the rows");
     let seen = in_time(viewer).await.unwrap();
     let stored = house.stored().await;
     assert_eq!(seen, stored);
     assert_eq!(rows::parse_end(&stored[3]), Some(end));
-    in_time(one.close(ending(3, OK))).await.unwrap();
+    in_time(one.close(said)).await.unwrap();
     assert_eq!(house.stored().await.len(), 4, "a repeated Close adds nothing");
 }
 
