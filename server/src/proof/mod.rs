@@ -6,8 +6,8 @@
 //! the content that the producer sent. Nothing is believed but what was read back from the store; the only thing kept of a
 //! producer is its claim, in the task record.
 //!
-//! Cost: one pass over the attempt's rows, when somebody asks for an ended task, and again after [`KEPT_FOR`]. Few passes run
-//! at once; who asks waits for [`PATIENCE`] and is told "running" then, while the pass goes on.
+//! Cost: one pass over the attempt's rows, when somebody asks for an ended task, and again after `KEPT_FOR`. Few passes run
+//! at once; who asks waits for `PATIENCE` and is told "running" then, while the pass goes on.
 //!
 //! Failure: a store that cannot be read proves nothing, and the next who asks tries again. What retention deleted cannot be
 //! proven any more.
