@@ -12,6 +12,7 @@ pub mod proof;
     clippy::pedantic,
     rust_2018_idioms,
     rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_rust_codeblocks,
     rustdoc::bare_urls
 )]
 pub mod v1 {
