@@ -59,7 +59,12 @@ impl Client {
         end: Option<v1::Close>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, ClientError> {
-        let close = dead.close().or(end);
+        let recovery = match dead.contents().damage {
+            None => v1::Recovery::Clean,
+            Some(_) => v1::Recovery::Damaged,
+        };
+        // Its own Close says that nobody else speaks for it.
+        let close = dead.close().or(end.map(|end| v1::Close { recovery: recovery.into(), ..end }));
         let resumed = dead.resume()?;
         let hello = resumed.hello;
         let mut config = ClientConfig::new(server.unwrap_or(resumed.server), hello.task_id);
@@ -230,7 +235,7 @@ impl Client {
         let mut state = self.shared.lock();
         if state.close.is_none() {
             let final_seq = state.queue.last_seq();
-            let close = v1::Close { final_seq, status: wire_status(status), exit_code };
+            let close = v1::Close { final_seq, status: wire_status(status), exit_code, ..v1::Close::default() };
             state.queue.spool_close(&close);
             state.close = Some(close);
         }

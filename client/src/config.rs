@@ -67,6 +67,11 @@ pub struct ClientConfig {
     pub labels: BTreeMap<String, String>,
     /// This producer decides the task's final status: a supervisor.
     pub owner: bool,
+    /// At the end the server reads the lines back and says whether they are complete, see [`CloseOutcome::completeness`]. Closing
+    /// takes longer by some seconds at most.
+    ///
+    /// [`CloseOutcome::completeness`]: crate::CloseOutcome::completeness
+    pub verify: bool,
     /// Name and version of the program that uses this crate, for operators.
     pub sdk: String,
     /// Bytes of captured lines, with [overhead](crate#memory), that may wait for the server.
@@ -114,6 +119,7 @@ impl ClientConfig {
             name: String::new(),
             labels: BTreeMap::new(),
             owner: false,
+            verify: false,
             sdk: concat!("flowforge-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             max_buffer_bytes: 64 << 20,
             spool: None,

@@ -14,6 +14,7 @@
 //! - `queue`, `item`: what is captured and not stored: sequence numbers, byte accounting, overflow; pure.
 //! - [`spool`]: the same in a file, which survives the process.
 //! - `stream`, `shared`, `state`: the writing side, the one lock between callers and sender, and what is behind it.
+//! - `proof`: what was sent, as a hash for the server to compare with what it has stored.
 //! - `lane`, `budget`: whose an unfinished line is; what several clients may hold together.
 //! - `session`, `ending`, `sender`, `backoff`: one stream to the server, how it ends, their succession, the waits between.
 //!
@@ -41,6 +42,7 @@ mod ending;
 mod entry;
 mod item;
 mod lane;
+mod proof;
 mod queue;
 mod sender;
 mod session;
@@ -58,4 +60,4 @@ pub use config::{
 };
 pub use entry::{Entry, Stream, now_unix_nano};
 pub use lane::Lane;
-pub use stats::{CloseOutcome, End, Stats, Status};
+pub use stats::{CloseOutcome, Completeness, End, Stats, Status};

@@ -243,10 +243,18 @@ impl<'a> Session<'a> {
         if let Some(batch) = state.queue.take_batch(self.limits) {
             state.sent += batch.entries.len() as u64;
             self.last_batch = Some(Instant::now());
+            // Nobody who captures waits for the hash.
+            drop(state);
+            self.shared.sent.add(&batch);
             return Some(request(Outgoing::Batch(batch)));
         }
         self.close_sent = state.close.is_some();
-        state.close.map(|close| request(Outgoing::Close(close)))
+        let close = state.close.clone()?;
+        drop(state);
+        // Who closes for a dead producer does not know what that had sent.
+        let is_own = close.recovery == v1::Recovery::Unspecified as i32;
+        let proof = if is_own { self.shared.sent.proof(close.final_seq) } else { None };
+        Some(request(Outgoing::Close(v1::Close { proof, verify: self.shared.config.verify, ..close })))
     }
 
     fn receive(&mut self, message: v1::StreamLogsResponse) -> Option<SessionEnd> {
@@ -259,6 +267,10 @@ impl<'a> Session<'a> {
             Some(Incoming::Resync(resync)) => self.resync(resync.expected_seq),
             Some(Incoming::Command(command)) => {
                 self.command(command);
+                None
+            }
+            Some(Incoming::Completeness(checked)) => {
+                self.shared.lock().completeness = Some(checked.into());
                 None
             }
             Some(Incoming::Welcome(_)) | None => None,
@@ -287,7 +299,7 @@ impl<'a> Session<'a> {
     /// The server ended the stream with OK.
     fn ended(&self) -> SessionEnd {
         let state = self.shared.lock();
-        match state.close.filter(|_| self.close_sent) {
+        match state.close.as_ref().filter(|_| self.close_sent) {
             None => retry("the server ended the stream"),
             Some(close) if state.stored_seq >= close.final_seq => SessionEnd::Closed,
             // A proxy that drains ends streams with OK, too: only acks say what is stored.

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use crate::config::ClientConfig;
 use crate::entry::{Entry, Stream};
 use crate::lane::Lane;
+use crate::proof::Sent;
 use crate::state::{Full, State};
 use crate::stats::End;
 use crate::stream::StreamWriter;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) closing: Notify,
     /// Stop now.
     pub(crate) abandon: Notify,
+    pub(crate) sent: Sent,
 }
 
 impl Shared {
@@ -70,6 +72,7 @@ impl Shared {
             held: AtomicUsize::new(0),
             partial: AtomicBool::new(false),
             max_line_bytes: AtomicUsize::new(DEFAULT_MAX_LINE_BYTES),
+            sent: Sent::new(state.queue.first_seq()),
             state: Mutex::new(state),
             changed: Condvar::new(),
             changed_async: Notify::new(),

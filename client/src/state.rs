@@ -11,7 +11,7 @@ use crate::config::{ClientConfig, Overflow};
 use crate::entry::Entry;
 use crate::queue::Queue;
 use crate::shared::DEFAULT_MAX_LINE_BYTES;
-use crate::stats::{CloseOutcome, End, Stats};
+use crate::stats::{CloseOutcome, Completeness, End, Stats};
 
 /// Behind the lock.
 pub(crate) struct State {
@@ -35,6 +35,8 @@ pub(crate) struct State {
     pub(crate) queued_seq: u64,
     pub(crate) stored_seq: u64,
     pub(crate) viewer_url: Option<String>,
+    /// What the server says of the Close.
+    pub(crate) completeness: Option<Completeness>,
     pub(crate) last_error: Option<String>,
     /// Captured after the end: counted, not kept.
     late_lines: u64,
@@ -78,6 +80,7 @@ impl State {
             queued_seq: 0,
             stored_seq: 0,
             viewer_url: None,
+            completeness: None,
             last_error: None,
             late_lines: 0,
             late_bytes: 0,
@@ -233,7 +236,8 @@ impl State {
         let told = self.undelivered - spooled;
         let dropped = (self.queue.dropped_lines() + self.late_lines).saturating_sub(told);
         let error = if end == End::Closed { None } else { self.last_error.clone() };
-        CloseOutcome { end, undelivered, spooled, spool, dropped, error }
+        let completeness = self.completeness.clone();
+        CloseOutcome { end, undelivered, spooled, spool, dropped, error, completeness }
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use flowforge_proto::v1;
+
 /// Counters since the start of the client. All lines are in one of `stored`, `buffered_lines`, `dropped_lines` and
 /// `spooled_lines`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,6 +82,40 @@ pub struct CloseOutcome {
     pub dropped: u64,
     /// The last failure, if not everything was delivered.
     pub error: Option<String>,
+    /// Whether what is stored is what was sent, if [`ClientConfig::verify`](crate::ClientConfig::verify) asked for it and the
+    /// server answered.
+    pub completeness: Option<Completeness>,
+}
+
+/// What the server found when it read the lines back: of the whole task if the Close ended it, else of this producer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completeness {
+    /// `verified`, `incomplete`, `unproven` or `running`.
+    pub state: &'static str,
+    /// Lines stored.
+    pub lines: u64,
+    /// Lines numbered by the producers.
+    pub captured: u64,
+    /// Of those, neither stored nor told to be lost.
+    pub missing: u64,
+    /// Of those, told to be lost.
+    pub dropped: u64,
+    /// Why it is not verified, or empty.
+    pub reason: String,
+}
+
+impl From<v1::Completeness> for Completeness {
+    fn from(of: v1::Completeness) -> Self {
+        use v1::completeness::State;
+        let state = match of.state() {
+            State::Verified => "verified",
+            State::Incomplete => "incomplete",
+            State::Unproven => "unproven",
+            State::Running | State::Unspecified => "running",
+        };
+        let v1::Completeness { lines, captured, missing, dropped, reason, .. } = of;
+        Self { state, lines, captured, missing, dropped, reason }
+    }
 }
 
 impl CloseOutcome {

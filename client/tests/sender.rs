@@ -290,7 +290,7 @@ async fn lines_arrive_in_order_and_the_close_is_stored() {
     assert!(seen.entries[5001].1.no_newline);
     assert!(seen.largest_batch <= 500);
     assert!(seen.hellos[0].owner);
-    assert_eq!(seen.close.unwrap().exit_code, Some(3));
+    assert_eq!(seen.close.clone().unwrap().exit_code, Some(3));
     assert_eq!(acked.lock().unwrap().last(), Some(&5002));
     let stats = client.stats();
     assert_eq!((stats.captured, stats.stored_seq, stats.buffered_lines, stats.buffered_bytes), (5002, 5002, 0, 0));
@@ -489,7 +489,7 @@ async fn a_close_from_before_the_welcome_counts_the_parts() {
     let server = Server::new([Script { max_line_bytes: Some(4), ..Script::default() }]);
     server.serve_on(listener);
     assert!(closed.await.unwrap().is_complete());
-    assert_eq!(server.seen.lock().unwrap().close.unwrap().final_seq, 3);
+    assert_eq!(server.seen.lock().unwrap().close.clone().unwrap().final_seq, 3);
 }
 
 #[tokio::test]

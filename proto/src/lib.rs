@@ -2,6 +2,8 @@
 //!
 //! Everything here is generated from `flowforge/logs/v1/logs.proto`, whose comments are the protocol's specification.
 
+pub mod proof;
+
 /// Messages and service of `flowforge.logs.v1`.
 #[allow(
     missing_docs,
@@ -10,6 +12,7 @@
     clippy::pedantic,
     rust_2018_idioms,
     rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_rust_codeblocks,
     rustdoc::bare_urls
 )]
 pub mod v1 {

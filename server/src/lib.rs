@@ -7,6 +7,7 @@
 //! 3. [`writer`] takes queued batches, inserts them into the `LogStore`, and only then reports them stored.
 //! 4. [`tail`] stitches stored history and the recent window into one contiguous sequence for one reader.
 //! 5. [`http`] offers that as Server-Sent Events, pages and downloads.
+//! 6. [`proof`] says at a task's end whether what is stored is what was sent.
 //!
 //! [`serve`] wires them together and takes them down in order; [`config`] says how; [`cli`] is the command line.
 
@@ -19,6 +20,7 @@ pub mod fail_point;
 pub mod http;
 pub mod ingest;
 pub mod line;
+pub mod proof;
 pub mod retention;
 pub mod role;
 pub mod serve;

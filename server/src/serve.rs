@@ -25,6 +25,7 @@ use crate::broker::{Broker, FlushLimits};
 use crate::config::{BrokerDriver, Config, LogFormat, StorageDriver};
 use crate::http::AppState;
 use crate::ingest::Ingest;
+use crate::proof::Prover;
 use crate::role::{Role, Roles};
 use crate::tail::Tail;
 use crate::writer::Writer;
@@ -81,6 +82,7 @@ pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
     let server = Server {
         config,
         roles,
+        prover: Prover::new(Arc::clone(&broker), Arc::clone(&store)),
         store,
         broker,
         ingest_stop: CancellationToken::new(),
@@ -105,6 +107,7 @@ struct Server {
     roles: Roles,
     store: Arc<dyn LogStore>,
     broker: Arc<dyn Broker>,
+    prover: Prover,
     ingest_stop: CancellationToken,
     tail_stop: CancellationToken,
     /// The two servers; they end when their last connection has.
@@ -178,7 +181,8 @@ impl Server {
             url => url.to_owned(),
         };
         let (broker, stop) = (Arc::clone(&self.broker), self.ingest_stop.clone());
-        let ingest = Ingest::new(broker, limits, &public_url, stop.clone(), sessions.clone()).into_service();
+        let ingest = Ingest::new(broker, limits, &public_url, self.prover.clone(), stop.clone(), sessions.clone())
+            .into_service();
         // Both versions: many clients, grpcio's among them, still ask by the older name.
         let reflection = || {
             tonic_reflection::server::Builder::configure()
@@ -207,9 +211,11 @@ impl Server {
 
     fn http(&self, listener: TcpListener) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
         let state = AppState {
+            prover: self.prover.clone(),
             tail: Tail::new(
                 Arc::clone(&self.broker),
                 Arc::clone(&self.store),
+                self.prover.clone(),
                 self.config.tail.buffer.in_memory(),
                 self.config.tail.heartbeat.duration(),
                 self.tail_stop.clone(),

@@ -20,6 +20,7 @@ import { setClock } from "./clock.js";
  * @property {string} [name]
  * @property {number} [exit_code]
  * @property {boolean} [complete]
+ * @property {import("./status.js").Completeness} [completeness]
  */
 
 /** @typedef {{ lines: Line[], floor: number, end: number, next_from?: number, next_before?: number }} LinePage */

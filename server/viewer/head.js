@@ -3,7 +3,7 @@
 import { serverNow } from "./clock.js";
 import { Match } from "./match.js";
 import { escaped } from "./row.js";
-import { about, connection, isIncomplete, summary, whatIsMissing } from "./status.js";
+import { about, connection, isIncomplete, proof, summary, whatIsMissing } from "./status.js";
 import { set } from "./task-list.js";
 
 /** @typedef {import("./task-page.js").TaskPage} TaskPage */
@@ -51,6 +51,7 @@ export class Head {
   showSummary() {
     const { byId, end, task } = this.page;
     set(byId("summary"), task || this.rows() ? summary(task, end, this.rows()) : "");
+    byId("summary").title = proof(task, end);
   }
 
   /** All that the log has. */

@@ -4,7 +4,8 @@ import { count, duration } from "./clock.js";
 
 /** @typedef {import("./api.js").Task} Task */
 /** @typedef {import("./stream.js").StreamState} StreamState */
-/** @typedef {{ attempt: number, offset: number, status: string, exit_code?: number, lines: number, dropped: number, complete: boolean }} End */
+/** @typedef {{ attempt: number, offset: number, status: string, exit_code?: number, lines: number, dropped: number, complete: boolean, completeness?: Completeness }} End */
+/** @typedef {{ state: "verified" | "incomplete" | "unproven" | "running", lines?: number, captured?: number, missing?: number, dropped?: number, reason?: string }} Completeness */
 
 /**
  * How a task stands. `lines` are those of the running attempt, `rows` all that the log has.
@@ -20,6 +21,7 @@ export function summary(task, end, rows) {
   if (exit !== undefined) parts.push(`exit code ${exit}`);
   if (lost(task, end)) parts.push(`${count(lost(task, end))} lost`);
   else if (isIncomplete(task, end)) parts.push("incomplete");
+  else if (end && completeness(task, end)?.state === "verified") parts.push("verified");
   return parts.filter(Boolean).join(", ");
 }
 
@@ -28,14 +30,34 @@ const lost = (task, end) => end?.dropped ?? task?.dropped ?? 0;
 
 /** Something of it is missing: it must not look like a success. @param {Task | null} task @param {End | null} [end] */
 export function isIncomplete(task, end) {
-  return lost(task, end) > 0 || (end ? !end.complete : task?.complete === false);
+  const found = end && completeness(task, end)?.state;
+  return lost(task, end) > 0 || found === "incomplete" || (end ? !end.complete : task?.complete === false);
 }
 
 /** What is missing, in a sentence. @param {Task | null} task @param {End | null} [end] */
 export function whatIsMissing(task, end) {
   const many = lost(task, end);
   if (many) return `${count(many, "line was", "lines were")} lost: rows of the log say where, and why`;
+  if (end && completeness(task, end)?.state === "incomplete") return proof(task, end);
   return isIncomplete(task, end) ? "incomplete: a process of this task did not say goodbye" : "";
+}
+
+/** What the end said, or the task does since: reading many lines back takes longer than the end waits. @param {Task | null} task @param {End} end */
+function completeness(task, end) {
+  return end.completeness?.state === "running" ? task?.completeness : end.completeness;
+}
+
+/** `67 of 67 lines, 0 missing, verified`; why, where it is not. @param {Task | null} task @param {End | null} end */
+export function proof(task, end) {
+  const found = end && completeness(task, end);
+  if (!found) return "";
+  const state = { verified: "verified", incomplete: "incomplete", unproven: "not proven", running: "not verified yet" }[found.state];
+  const number = (/** @type {number | undefined} */ of) => (of ?? 0).toLocaleString("en");
+  const parts = [`${number(found.lines)} of ${count(found.captured ?? 0)}`];
+  if (found.dropped) parts.push(`${number(found.dropped)} dropped`);
+  parts.push(`${number(found.missing)} missing`, state);
+  const said = found.captured === undefined ? state : parts.join(", ");
+  return said + (found.reason ? `: ${found.reason}` : "");
 }
 
 /** Name, attempt, and how long. @param {Task | null} task @param {number} now ms */
@@ -48,7 +70,7 @@ export function about(task, now) {
   return parts.join(" · ");
 }
 
-/** @param {StreamState} state 
+/** @param {StreamState} state
  * @param {{ live: boolean, ended: boolean, known: boolean, searching: boolean, now: number }} context */
 export function connection(state, { live, ended, known, searching, now }) {
   switch (state.kind) {

@@ -26,4 +26,4 @@ pub use query::{Direction, LogFilter, Page, ReadQuery, StreamSet, TaskCursor, Ta
 pub use record::{LogRecord, ProducerId, Stream, TaskLines};
 pub use sqlite::SqliteStore;
 pub use store::{Deleted, LastStored, LogStore};
-pub use task::{EpochStart, Outcome, ProducerRecord, StoredTask, TaskRecord, TaskStatus};
+pub use task::{Claim, EpochStart, Outcome, ProducerRecord, Proof, Recovery, StoredTask, TaskRecord, TaskStatus};

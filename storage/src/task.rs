@@ -72,6 +72,50 @@ pub struct ProducerRecord {
     /// How it ended; absent while it is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+    /// What its Close says that it sent; absent while it is open, and where nobody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+}
+
+impl ProducerRecord {
+    /// One that has just said Hello.
+    pub fn open(id: String, owner: bool) -> Self {
+        Self { id, owner, outcome: None, claim: None }
+    }
+}
+
+/// What a producer says of itself at its end: what stored lines are compared with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The last sequence number that it gave.
+    pub final_seq: u64,
+    /// What it sent as lines; absent where the client does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+    /// Somebody else closed for it, because it had died.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+}
+
+/// The lines that a producer sent, as `Proof` in `logs.proto` has them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// How many.
+    pub lines: u64,
+    /// Of their messages.
+    pub bytes: u64,
+    /// 64 hex digits.
+    pub digest: String,
+}
+
+/// What was left of a producer that died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recovery {
+    /// All that it had captured.
+    Clean,
+    /// Perhaps not all.
+    Damaged,
 }
 
 /// How a producer, or a task, ended.

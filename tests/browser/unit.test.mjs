@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { parse } from "../../server/viewer/ansi.js";
 import { Found } from "../../server/viewer/found.js";
-import { isIncomplete, summary, whatIsMissing } from "../../server/viewer/status.js";
 import { SseParser } from "../../server/viewer/sse.js";
+import { isIncomplete, proof, summary, whatIsMissing } from "../../server/viewer/status.js";
 
 const text = (input) => parse(input).pieces.map((piece) => piece.text).join("");
 const only = (input) => {
@@ -130,4 +130,19 @@ test("what is found goes on in the next colour", () => {
   assert.deepEqual(pieces.map(({ text }) => found.take(text.length)), [[[1, 2]], [[0, 1]], [[0, 2], [5, 7]], [], [[0, 2]]]);
   assert.deepEqual(new Found([{ text: "aaaa" }], "aa").take(4), [[0, 2], [2, 4]]);
   for (const [text, needle] of [["abc", ""], ["abc", "x"], ["\u0130abc", "abc"]]) assert.deepEqual(new Found([{ text }], needle).take(9), []);
+});
+
+test("the end says whether every line is there", () => {
+  const found = { state: "verified", lines: 12345, captured: 12345, missing: 0, dropped: 0 };
+  const end = { attempt: 1, status: "succeeded", lines: 12345, dropped: 0, complete: true, completeness: found };
+  assert.equal(proof(null, end), "12,345 of 12,345 lines, 0 missing, verified");
+  assert.equal(summary(null, end, 0), "12,345 lines, succeeded, verified");
+  const hole = { ...found, state: "incomplete", lines: 7, captured: 10, missing: 1, dropped: 2, reason: "seq 2 is not stored" };
+  assert.equal(proof(null, { ...end, completeness: hole }), "7 of 10 lines, 2 dropped, 1 missing, incomplete: seq 2 is not stored");
+  assert.equal(summary(null, { ...end, completeness: hole }, 0), "12,345 lines, succeeded, incomplete");
+  assert.equal(summary(null, { ...end, completeness: undefined }, 0), "12,345 lines, succeeded");
+  assert.equal(proof(null, null), "");
+  const slow = { ...end, completeness: { state: "running", reason: "it takes long" } };
+  assert.equal(proof(/** @type {any} */ ({ completeness: slow.completeness }), slow), "not verified yet: it takes long");
+  assert.equal(proof(/** @type {any} */ ({ completeness: found }), slow), "12,345 of 12,345 lines, 0 missing, verified");
 });

@@ -164,7 +164,7 @@ async fn tail_prints_every_byte_once_across_a_restart_and_sums_up() -> Result<()
     server.restart().await?;
     let (mut call, _) = Call::hello(&server.grpc_url(), hello("tailed", producer)).await?;
     call.batch(501, (501..=1000).map(|n| entry(message(n))).collect()).await?;
-    call.close(Close { final_seq: 1000, status: 2, exit_code: Some(4) }).await??;
+    call.close(Close { final_seq: 1000, status: 2, exit_code: Some(4), ..Close::default() }).await??;
     tokio::time::timeout(PATIENCE, stdout.read_to_end(&mut seen)).await??;
     let ended = tokio::time::timeout(PATIENCE, child.wait_with_output()).await??;
     ensure!(seen == expected(1000), "{} bytes, expected {}", seen.len(), expected(1000).len());

@@ -59,6 +59,7 @@ async fn killed_ten_times_under_load() -> Result<()> {
         let producers: Vec<_> =
             journals.iter().filter(|(of, _)| *of == task).map(|(_, journal)| journal.clone()).collect();
         check_store(&store, &producers)?;
+        crate::proof::is_verified(&server, task, producers.iter().map(|journal| journal.captured).sum()).await?;
         for journal in &producers {
             ensure!(journal.closed && journal.welcomes >= 10, "{}: {} welcomes", journal.tag, journal.welcomes);
             eprintln!(

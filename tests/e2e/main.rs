@@ -7,6 +7,7 @@ mod http;
 mod opens;
 mod pairings;
 mod postgres;
+mod proof;
 mod protocol;
 mod proxy;
 mod redis;

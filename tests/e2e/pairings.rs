@@ -28,6 +28,7 @@ async fn through_a_crash(broker: &str, store: Overrides) -> Result<()> {
     let rows = store_read::over_http(&server.task_url("pair")).await?;
     check_store(&rows, &[journal])?;
     check_viewer(&viewer.await??, &rows, Allowed::Rollback)?;
+    crate::proof::is_verified(&server, "pair", LINES).await?;
     let status = server.terminate(PATIENCE).await?;
     ensure!(status.success(), "{status}");
     Ok(())

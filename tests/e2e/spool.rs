@@ -125,6 +125,8 @@ async fn a_supervisor_killed_without_a_server_loses_nothing() -> Result<()> {
     // Nobody knows how it ended.
     status(&server, "orphan", "lost").await?;
     ensure!(dropped(&server, "orphan").await? == 0);
+    let found = crate::proof::completeness(&server, "orphan").await?;
+    ensure!(found["state"] == "unproven" && found["lines"] == LINES && found["missing"] == 0, "{found}");
     let again = push(&server).await?;
     ensure!(again.status.success() && err(&again).contains("nothing to upload"), "{}", err(&again));
     Ok(())
@@ -166,6 +168,26 @@ async fn killed_in_mid_stream_is_completed_once_also_after_it_was_lost() -> Resu
 }
 
 #[tokio::test]
+async fn what_a_killed_child_had_captured_is_stored_and_said_to_be_all() -> Result<()> {
+    let server = Server::start().await?;
+    let bin = flowforge_tests::server::binary()?;
+    let script = format!(
+        "{} run -q -- sh -c 'seq 1 100; exec sleep 4' & pid=$!; sleep 1.5; kill -9 $pid; wait; echo over",
+        bin.display()
+    );
+    let ran = output(&mut command(&server, ["run", "--task", "family", "--", "sh", "-c", &script])?).await?;
+    let said = err(&ran);
+    ensure!(ran.status.success() && said.contains(" missing, verified"), "{said}");
+    let found = crate::proof::completeness(&server, "family").await?;
+    ensure!(found["state"] == "unproven", "{found}");
+    let words = "the producer died; all that it had captured is stored";
+    ensure!(found["reason"].as_str().is_some_and(|reason| reason.ends_with(words)), "{found}");
+    let states = found["producers"].as_array().context("producers")?.iter().map(|of| of["state"].as_str());
+    ensure!(states.flatten().collect::<Vec<_>>() == ["verified", "unproven"], "{found}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_a_run_could_not_deliver_waits_and_the_next_run_sends_it() -> Result<()> {
     let mut server = Server::prepare(Overrides::none())?;
     let first =
@@ -183,6 +205,7 @@ async fn what_a_run_could_not_deliver_waits_and_the_next_run_sends_it() -> Resul
     let found = task(&server, "first").await?;
     ensure!(found["status"] == "failed" && found["exit_code"] == 3 && found["complete"] == true, "{found}");
     ensure!(printed(&server, "first").await? == numbers(1000));
+    crate::proof::is_verified(&server, "first", 1000).await?;
     Ok(())
 }
 
@@ -202,6 +225,9 @@ async fn a_full_ring_counts_what_gave_way() -> Result<()> {
     ensure!(stored == numbers(LINES)[gone..], "{gone} and {} are not {LINES}", stored.len());
     let found = task(&server, "full").await?;
     ensure!(found["status"] == "succeeded" && found["dropped"] == gone, "{found}");
+    let found = &found["completeness"];
+    ensure!(found["state"] == "incomplete" && found["captured"] == LINES && found["dropped"] == gone, "{found}");
+    ensure!(found["reason"].to_string().contains("the others are stored as they were sent"), "{found}");
     Ok(())
 }
 

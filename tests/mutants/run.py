@@ -32,6 +32,24 @@ class Mutant:
 
 MUTANTS = [
     Mutant(
+        "digest-not-compared",
+        "Verified means that what is stored is what was sent.",
+        "server/src/proof/verdict.rs",
+        """        (proof.digest != hex(&fold.digest)).then(||""",
+        """        false.then(||""",
+        ("e2e", "proof::a_changed_row_is_noticed"),
+    ),
+    Mutant(
+        "holes-not-noticed",
+        "Verified means that every number is stored once.",
+        "server/src/proof/reading.rs",
+        """        if begin > expected {
+""",
+        """        if begin > expected && row.seq == 0 {
+""",
+        ("e2e", "proof::a_missing_row_and_one_too_many_are_named"),
+    ),
+    Mutant(
         "ack-before-commit",
         "An ack means stored.",
         "server/src/writer/mod.rs",

@@ -5,6 +5,7 @@ Run: python -m pytest tests/python   (FLOWFORGE_BIN names the server; default ta
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -12,6 +13,7 @@ import queue
 import re
 import secrets
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -77,6 +79,23 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.process.kill()
     server.process.wait()
     print(server.log.read_text())  # pytest shows it when the test failed.
+
+
+class Proof:
+    """What was sent, from the words of the .proto alone."""
+
+    def __init__(self) -> None:
+        self.lines, self.bytes, self.digest = 0, 0, bytes(32)
+
+    def add(self, seq: int, entry: Any) -> None:
+        flags = (1 if entry.continued else 0) + (2 if entry.no_newline else 0)
+        update_id = entry.update_id & (2**63 - 1)
+        record = struct.pack(">QqBBBQ", seq, entry.time_unix_nano, entry.stream or 1, entry.level, flags, update_id)
+        for part in (entry.message, entry.fields_json):
+            record += struct.pack(">I", len(part)) + part
+        self.digest = hashlib.sha256(self.digest + record).digest()
+        self.lines += 1
+        self.bytes += len(entry.message)
 
 
 class Call:
@@ -154,6 +173,46 @@ def test_streams_is_acked_resumes_and_closes(logs: Any, server: Server) -> None:
     assert server.messages("python")[:1000] == texts
     task = server.get("python")
     assert (task["status"], task["exit_code"], task["end"], task["complete"]) == ("failed", 3, 1001, True)
+
+
+def test_the_digest_is_that_of_the_test_vector(logs: Any) -> None:
+    proof = Proof()
+    proof.add(1, logs.LogEntry(time_unix_nano=1700000000000000000, stream="STREAM_STDOUT", message=b"hello"))
+    last = {"level": 13, "no_newline": True, "update_id": 7, "message": "wörld".encode(), "fields_json": b'{"a":1}'}
+    proof.add(2, logs.LogEntry(time_unix_nano=1700000000000000001, stream="STREAM_LOG", **last))
+    assert (proof.lines, proof.bytes) == (2, 11)
+    text = (ROOT / "proto/flowforge/logs/v1/logs.proto").read_text()
+    assert proof.digest.hex() in text
+
+
+def test_what_it_sent_is_verified_and_a_lie_is_not(logs: Any, server: Server) -> None:
+    entries = [
+        logs.LogEntry(time_unix_nano=time.time_ns(), stream=n % 4, level=n % 25, message=b"%d \xff\0" % n, update_id=n)
+        for n in range(1, 301)
+    ]
+    entries[9].fields_json, entries[9].continued, entries[10].no_newline = b'{"k": [1, "\\n"]}', True, True
+    entries[20].update_id = 2**63 + 5
+    honest = Proof()
+    for seq, entry in enumerate(entries, start=1):
+        honest.add(seq, entry)
+    said = {"lines": 300, "bytes": honest.bytes}
+    closes = {
+        "verified": logs.Close(final_seq=300, proof=logs.Proof(digest=honest.digest, **said), verify=True),
+        "incomplete": logs.Close(final_seq=300, proof=logs.Proof(digest=bytes(32), **said), verify=True),
+        "unproven": logs.Close(final_seq=300, verify=True),
+    }
+    for state, close in closes.items():
+        call = Call(logs, server)
+        call.hello(state, secrets.token_bytes(16))
+        call.send(batch=logs.LogBatch(first_seq=1, entries=entries[:200]))
+        call.send(batch=logs.LogBatch(first_seq=101, entries=entries[100:]))
+        call.send(close=close)
+        call.requests.put(None)
+        told = [answer.completeness for answer in call.responses if answer.WhichOneof("message") == "completeness"]
+        assert [logs.Completeness.State.Name(of.state) for of in told] == [f"STATE_{state.upper()}"]
+        found = server.get(state)["completeness"]
+        assert (found["state"], found["lines"], found["captured"], found["missing"]) == (state, 300, 300, 0)
+        assert ("reason" in found) == (state != "verified")
 
 
 def test_a_second_hello_fences_the_first(logs: Any, server: Server) -> None:

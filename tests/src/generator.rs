@@ -8,18 +8,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use flowforge_proto::v1::stream_logs_request::Message as Request;
 use flowforge_proto::v1::stream_logs_response::Message as Response;
-use flowforge_proto::v1::{Close, LogBatch, StreamLogsRequest};
+use flowforge_proto::v1::{Close, LogBatch, LogEntry, Proof, StreamLogsRequest};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tonic::{Code, Status};
 
 use crate::line;
-use crate::producer::{Call, connect_watchful, entry, hello, new_producer};
+use crate::producer::{Call, connect_watchful, entry, hello, new_producer, prove};
 use crate::wait::PATIENCE;
 
 /// Between two attempts to connect.
 const RECONNECT: Duration = Duration::from_millis(20);
+/// The first line's time, ns; each is one later. What is proven must not change when it is sent again.
+const CAPTURED_AT: i64 = 1_790_000_000_000_000_000;
 
 /// What a generator does.
 #[derive(Debug, Clone)]
@@ -214,7 +216,7 @@ impl Run {
                 && self.plan.close
                 && let Some(sender) = sender.take()
             {
-                let close = Close { final_seq: self.captured, ..Close::default() };
+                let close = Close { final_seq: self.captured, proof: Some(self.proof()), ..Close::default() };
                 let _ = sender.send(StreamLogsRequest { message: Some(Request::Close(close)) }).await;
                 call.half_close();
             }
@@ -234,7 +236,7 @@ impl Run {
                 room = reserve(sender.as_ref()), if ready => {
                     let Some(room) = room else { continue };
                     let last = self.captured.min(next + self.plan.batch - 1).min(self.stored + self.plan.window);
-                    let entries = (next..=last).map(|seq| entry(line::text(&self.plan.tag, seq))).collect();
+                    let entries = (next..=last).map(|seq| self.entry(seq)).collect();
                     room.send(StreamLogsRequest { message: Some(Request::Batch(LogBatch { first_seq: next, entries })) });
                     next = last + 1;
                 }
@@ -253,6 +255,16 @@ impl Run {
         self.calls += 1;
         let elsewhere = self.plan.elsewhere.as_deref().filter(|_| self.calls.is_multiple_of(2));
         elsewhere.unwrap_or(&self.plan.grpc_url)
+    }
+
+    /// The same whenever it is sent.
+    fn entry(&self, seq: u64) -> LogEntry {
+        LogEntry { time_unix_nano: CAPTURED_AT + seq.cast_signed(), ..entry(line::text(&self.plan.tag, seq)) }
+    }
+
+    /// What it has sent.
+    fn proof(&self) -> Proof {
+        prove(1, (1..=self.captured).map(|seq| self.entry(seq)))
     }
 
     fn is_final(&self) -> bool {

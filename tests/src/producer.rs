@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use flowforge_proto::proof::{Fold, Line};
 use flowforge_proto::v1::log_service_client::LogServiceClient;
 use flowforge_proto::v1::stream_logs_request::Message as Request;
 use flowforge_proto::v1::stream_logs_response::Message as Response;
-use flowforge_proto::v1::{Ack, Close, Hello, LogBatch, LogEntry, StreamLogsRequest, StreamLogsResponse, Welcome};
+use flowforge_proto::v1::{
+    Ack, Close, Hello, LogBatch, LogEntry, Proof, StreamLogsRequest, StreamLogsResponse, Welcome,
+};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -40,6 +43,25 @@ pub fn entry(message: impl Into<Vec<u8>>) -> LogEntry {
         time_unix_nano: flowforge_client::now_unix_nano(),
         ..LogEntry::default()
     }
+}
+
+/// What a producer says that it sent: entries without `dropped`, from this number on.
+pub fn prove(first_seq: u64, entries: impl IntoIterator<Item = LogEntry>) -> Proof {
+    let mut fold = Fold::default();
+    for (seq, entry) in (first_seq..).zip(entries) {
+        fold.add(&Line {
+            seq,
+            time_unix_nano: entry.time_unix_nano,
+            stream: entry.stream as u8,
+            level: entry.level as u8,
+            continued: entry.continued,
+            no_newline: entry.no_newline,
+            update_id: entry.update_id,
+            message: &entry.message,
+            fields_json: &entry.fields_json,
+        });
+    }
+    fold.to_proof()
 }
 
 /// A connection to a server's gRPC address.

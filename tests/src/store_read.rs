@@ -84,6 +84,12 @@ pub async fn open(database: &Path) -> Result<SqliteConnection> {
     Ok(options.connect().await?)
 }
 
+/// Changes rows behind the server's back; how many.
+pub async fn alter(database: &Path, sql: &'static str) -> Result<u64> {
+    let mut db = open(database).await?;
+    Ok(sqlx::query(sql).execute(&mut db).await?.rows_affected())
+}
+
 /// Reads the file; the server may run or not.
 pub async fn from_file(database: &Path, task: &str) -> Result<Vec<FileRow>> {
     let mut db = open(database).await?;

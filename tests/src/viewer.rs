@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use reqwest::StatusCode;
@@ -118,6 +118,10 @@ impl Viewer {
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NO_CONTENT => return Ok(Opened::NothingMore),
+            // A proxy whose server is not there: as good as nobody listening.
+            StatusCode::BAD_GATEWAY => {
+                return Err(response.error_for_status().map_or_else(Into::into, |_| anyhow!("502")));
+            }
             status => bail!("{}: {status}: {}", self.name, response.text().await.unwrap_or_default()),
         }
         let kind = response.headers().get("content-type").map(|value| value.as_bytes().to_vec());

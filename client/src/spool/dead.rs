@@ -144,7 +144,7 @@ impl DeadSpool {
     }
 
     pub(crate) fn close(&self) -> Option<v1::Close> {
-        self.scan.close
+        self.scan.close.clone()
     }
 
     pub(crate) fn resume(self) -> io::Result<Resumed> {

@@ -92,7 +92,7 @@ impl Scan {
             Kind::Run => self.take_run(record.payload(ring)),
             Kind::Close => {
                 self.close = v1::Close::decode(record.payload(ring)).ok();
-                self.close.is_some_and(|close| close.final_seq == self.next_seq - 1)
+                self.close.as_ref().is_some_and(|close| close.final_seq == self.next_seq - 1)
             }
             Kind::Wrap => false,
         };

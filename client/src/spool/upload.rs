@@ -103,7 +103,8 @@ pub async fn upload(dead: DeadSpool, how: &Upload, observer: &mut dyn Observer) 
     let (is_done, left, error) = if dead.is_empty() && (how.end.is_none() || dead.is_unused()) {
         dead.delete().map_or_else(|error| failed(error.to_string()), |()| (true, 0, None))
     } else {
-        let end = how.end.map(|(status, exit_code)| v1::Close { final_seq: 0, status: wire_status(status), exit_code });
+        let close = |(status, exit_code)| v1::Close { status: wire_status(status), exit_code, ..v1::Close::default() };
+        let end = how.end.map(close);
         let runtime = tokio::runtime::Handle::current();
         match Client::resume_on(dead, how.server.clone(), end, &runtime) {
             Ok(client) => follow(&client, how.patience, |left| observer.goes_on(&contents, left)).await,

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use flowforge_storage::{LogRecord, Outcome, ProducerId, StoreError, Stream, TaskKey};
+use flowforge_storage::{Claim, LogRecord, Outcome, ProducerId, StoreError, Stream, TaskKey};
 use tokio::sync::watch;
 
 pub use batch::{Batch, QueueEntry};
@@ -100,9 +100,18 @@ pub trait ProducerSession: Send + Sync {
     /// Shows a transient frame to whoever is watching. Nothing is kept.
     fn frame(&self, frame: FrameEvent);
 
-    /// The producer is done. Returns when everything up to `final_seq`, the end row if this ended the task, and the task
-    /// record are stored.
-    async fn close(&mut self, final_seq: u64, outcome: Outcome) -> Result<(), BrokerError>;
+    /// The producer is done. Returns when everything up to the claim's `final_seq`, the end row if this ended the task, and
+    /// the task record are stored.
+    async fn close(&mut self, ending: Ending) -> Result<(), BrokerError>;
+}
+
+/// What a Close says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// How the process ended.
+    pub outcome: Outcome,
+    /// What it sent; kept in the task record, for whoever checks it.
+    pub claim: Claim,
 }
 
 /// What a producer says of itself and its task; checked by ingest.

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 used wrongly; `run` exits as the command that it runs.
 
+mod completeness;
 mod echo;
 mod health;
 mod leftovers;

@@ -24,6 +24,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::completeness::Completeness;
 use super::echo::{self, Copied, Echo};
 use super::leftovers::Leftovers;
 use super::pty::{RawMode, Terminal};
@@ -98,6 +99,7 @@ pub(super) fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let task_id = args.task.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| new_task_id(&args.command));
     let mut config = args.target.client_config(&task_id);
     config.owner = true;
+    config.verify = true;
     config.max_buffer_bytes = BUFFER_BYTES;
     config.spool = args.spool.config();
     let spool = config.spool.clone();
@@ -327,6 +329,9 @@ impl Supervisor {
         }
         if outcome.dropped > 0 {
             notice::warning(&format!("{} dropped: the server was too slow or away", notice::lines(outcome.dropped)));
+        }
+        if let Some(found) = &outcome.completeness {
+            Completeness::from(found).tell(self.args.quiet);
         }
     }
 }

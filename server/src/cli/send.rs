@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use flowforge_client::{Client, CloseOutcome, Mode, Overflow, Status, Stream};
 use tokio::sync::oneshot;
 
+use super::completeness::Completeness;
 use super::echo::read_some;
 use super::signals::Signals;
 use super::{TaskArgs, notice, small_runtime, usage};
@@ -101,6 +102,7 @@ impl LevelArg {
 pub(super) fn send(args: &SendArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.target.client_config(&args.task);
     config.overflow = Overflow::Wait;
+    config.verify = true;
     config.level = args.level.map_or(0, LevelArg::severity);
     config.mode = if args.raw { Mode::Raw } else { Mode::Collapse };
     let runtime = small_runtime()?;
@@ -172,6 +174,9 @@ fn report(args: &SendArgs, outcome: &CloseOutcome) -> anyhow::Result<ExitCode> {
     if !outcome.is_complete() {
         let lines = notice::lines(outcome.undelivered);
         anyhow::bail!("{lines} not delivered to {}{because}", args.target.server);
+    }
+    if let Some(found) = &outcome.completeness {
+        Completeness::from(found).tell(false);
     }
     if outcome.dropped > 0 {
         anyhow::bail!("{} refused by the server, and marked in the log", notice::lines(outcome.dropped));

@@ -14,6 +14,7 @@ use futures_util::StreamExt as _;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
+use super::completeness::Completeness;
 use super::printed::Printed;
 use super::render::{Line, Printer, Style};
 use super::send::LevelArg;
@@ -148,6 +149,7 @@ struct End {
     lines: u64,
     dropped: u64,
     complete: Option<bool>,
+    completeness: Option<Completeness>,
 }
 
 /// Data of `gap` and `rollback`.
@@ -375,6 +377,9 @@ impl Tail {
         let (lines, dropped) = (notice::lines(end.lines), notice::grouped(end.dropped));
         let status = if end.status.is_empty() { "ended" } else { &end.status };
         notice::info(&format!("task {} {status}{code}, {lines}, {dropped} dropped{incomplete}", self.args.task));
+        if let Some(found) = &end.completeness {
+            found.tell(false);
+        }
         if !self.args.exit_code {
             return 0;
         }

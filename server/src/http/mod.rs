@@ -25,11 +25,14 @@ use tokio_util::sync::CancellationToken;
 pub use problem::Problem;
 
 use crate::broker::Broker;
+use crate::proof::Prover;
 use crate::tail::Tail;
 
 /// What every handler needs.
 #[derive(Clone)]
 pub struct AppState {
+    /// Checks of ended tasks.
+    pub prover: Prover,
     /// Streams and scans.
     pub tail: Tail,
     /// Live positions.

@@ -11,6 +11,7 @@ use super::params::{Params, TaskId};
 use super::{AppState, Problem};
 use crate::broker::{EndInfo, Position};
 use crate::clock::rfc3339_ms;
+use crate::proof::{Completeness, Report};
 
 const DEFAULT_TASKS: u64 = 100;
 const MAX_TASKS: u64 = 1_000;
@@ -51,7 +52,12 @@ pub(super) async fn one(
     };
     let stored = state.store.task(&task).await?.or_else(unstored);
     let stored = stored.ok_or_else(|| Problem::not_found(format!("no task {task} is known")))?;
-    Ok(Json(task_json(&stored, Some(position))))
+    let report = state.prover.report(&position).await;
+    let mut json = task_json(&stored, Some(position));
+    if let Some(report) = report {
+        json["completeness"] = completeness_json(&report);
+    }
+    Ok(Json(json))
 }
 
 /// What the broker knows is newer than what is stored.
@@ -89,6 +95,20 @@ fn task_json(stored: &StoredTask, live: Option<Position>) -> Value {
         if let Some(value) = value {
             json[name] = value;
         }
+    }
+    json
+}
+
+/// The task's, and beside it each producer's.
+fn completeness_json(report: &Report) -> Value {
+    let mut json = json!(report.task);
+    if !report.producers.is_empty() {
+        let of_one = |(id, of): &(String, Completeness)| {
+            let mut json = json!(of);
+            json["producer"] = json!(id);
+            json
+        };
+        json["producers"] = report.producers.iter().map(of_one).collect();
     }
     json
 }

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::broker::{Broker, BrokerError};
+use crate::proof::Prover;
 
 /// Acks and commands waiting for a client that does not read; the stream waits with them.
 const RESPONSES_IN_FLIGHT: usize = 16;
@@ -37,6 +38,7 @@ pub struct Ingest {
     broker: Arc<dyn Broker>,
     limits: Limits,
     public_url: Arc<str>,
+    prover: Prover,
     shutdown: CancellationToken,
     sessions: TaskTracker,
 }
@@ -48,10 +50,11 @@ impl Ingest {
         broker: Arc<dyn Broker>,
         limits: Limits,
         public_url: &str,
+        prover: Prover,
         shutdown: CancellationToken,
         sessions: TaskTracker,
     ) -> Self {
-        Self { broker, limits, public_url: public_url.into(), shutdown, sessions }
+        Self { broker, limits, public_url: public_url.into(), prover, shutdown, sessions }
     }
 
     /// As a tonic service with its message limit.

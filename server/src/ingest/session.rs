@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use flowforge_proto::v1::stream_logs_request::Message as In;
 use flowforge_proto::v1::stream_logs_response::Message as Out;
-use flowforge_proto::v1::{Ack, Close, LogBatch, Resync, StreamLogsRequest, StreamLogsResponse, Welcome};
+use flowforge_proto::v1::{self as wire, Ack, Close, LogBatch, Resync, StreamLogsRequest, StreamLogsResponse, Welcome};
+use flowforge_storage::TaskKey;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
@@ -14,6 +15,7 @@ use tracing::debug;
 use super::{Ingest, status_of, validate};
 use crate::broker::{BrokerError, ProducerSession, Progress};
 use crate::fail_point::{self, FailPoint};
+use crate::proof::{Completeness, Counts, State};
 
 /// How long a stream may stay without a Hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,7 +40,7 @@ pub(super) async fn run(
         return Err(Status::failed_precondition("the first message of a stream must be Hello"));
     };
     let hello = validate::hello(hello)?;
-    let tenant = hello.task.tenant().to_owned();
+    let (task, tenant) = (hello.task.clone(), hello.task.tenant().to_owned());
     let viewer_url = viewer_url(&ingest.public_url, &hello.task);
     let session = tokio::select! {
         () = ingest.shutdown.cancelled() => return Err(shutting_down()),
@@ -49,6 +51,7 @@ pub(super) async fn run(
     let mut stream = Session {
         ingest,
         tenant,
+        task,
         progress: session.progress(),
         producer: session,
         responses,
@@ -68,7 +71,7 @@ pub(super) async fn run(
     stream.serve(&mut requests).await
 }
 
-fn viewer_url(public_url: &str, task: &flowforge_storage::TaskKey) -> String {
+fn viewer_url(public_url: &str, task: &TaskKey) -> String {
     if public_url.is_empty() {
         return String::new();
     }
@@ -80,6 +83,18 @@ fn viewer_url(public_url: &str, task: &flowforge_storage::TaskKey) -> String {
     format!("{}/?task={}{tenant}", public_url.trim_end_matches('/'), task.task_id())
 }
 
+fn wire_completeness(of: Completeness) -> wire::Completeness {
+    let state = match of.state {
+        State::Verified => wire::completeness::State::Verified,
+        State::Incomplete => wire::completeness::State::Incomplete,
+        State::Unproven => wire::completeness::State::Unproven,
+        State::Running => wire::completeness::State::Running,
+    };
+    let Counts { lines, captured, missing, dropped } = of.counts.unwrap_or_default();
+    let reason = of.reason.unwrap_or_default();
+    wire::Completeness { state: state.into(), lines, captured, missing, dropped, reason }
+}
+
 fn shutting_down() -> Status {
     Status::unavailable("the server is shutting down; connect again")
 }
@@ -87,6 +102,7 @@ fn shutting_down() -> Status {
 struct Session<'a> {
     ingest: &'a Ingest,
     tenant: String,
+    task: TaskKey,
     producer: Box<dyn ProducerSession>,
     progress: watch::Receiver<Progress>,
     responses: &'a Responses,
@@ -161,11 +177,12 @@ impl Session<'_> {
 
     /// Waits until the Close is stored, acking on the way. OK is the answer that lets the client forget everything.
     async fn close(&mut self, close: Close, requests: &mut Streaming<StreamLogsRequest>) -> Result<(), Status> {
-        let (final_seq, outcome) = validate::close(close)?;
+        let ending = validate::close(&close)?;
+        let final_seq = ending.claim.final_seq;
         let generation = self.producer.welcome().generation;
         let mut progress = self.progress.clone();
         let closed = tokio::select! {
-            closed = self.producer.close(final_seq, outcome) => closed,
+            closed = self.producer.close(ending) => closed,
             () = self.responses.closed() => return Ok(()),
             fenced = fenced(&mut progress, generation) => {
                 fenced?;
@@ -191,6 +208,9 @@ impl Session<'_> {
             }
         }
         self.ack().await?;
+        if close.verify {
+            self.tell_completeness().await?;
+        }
         tokio::select! {
             () = self.ingest.shutdown.cancelled() => Ok(()),
             more = requests.message() => match more {
@@ -198,6 +218,17 @@ impl Session<'_> {
                 _ => Ok(()),
             },
         }
+    }
+
+    /// Whether what is stored is what was sent. No answer is better than a late one: the Close is stored.
+    async fn tell_completeness(&self) -> Result<(), Status> {
+        let checked = tokio::select! {
+            () = self.ingest.shutdown.cancelled() => None,
+            () = self.responses.closed() => None,
+            checked = self.ingest.prover.after_close(&self.task, self.producer.producer()) => checked,
+        };
+        let Some(checked) = checked else { return Ok(()) };
+        self.send(Out::Completeness(wire_completeness(checked))).await
     }
 
     /// The server goes down: no more is read, what was taken is stored and acked, the client goes elsewhere.

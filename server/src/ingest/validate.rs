@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use flowforge_proto::v1::{self as wire, Limits, LogBatch, LogEntry};
-use flowforge_storage::{Outcome, ProducerId, Stream, TaskKey, TaskStatus};
+use flowforge_storage::{Claim, Outcome, ProducerId, Proof, Recovery, Stream, TaskKey, TaskStatus};
 use tonic::Status;
 
-use crate::broker::{DroppedRun, FrameEvent, NewLine, ProducerHello};
+use crate::broker::{DroppedRun, Ending, FrameEvent, NewLine, ProducerHello};
+use crate::proof::hex;
 
 const MAX_TEXT_BYTES: usize = 256;
 const MAX_LABELS: usize = 64;
@@ -166,14 +167,32 @@ pub(super) fn frame(frame: wire::Frame, producer: ProducerId, limits: Limits) ->
     Ok(Some(FrameEvent { producer, update_id: frame.update_id & MAX_SEQ, stream, message: frame.message }))
 }
 
-pub(super) fn close(close: wire::Close) -> Result<(u64, Outcome), Status> {
+pub(super) fn close(close: &wire::Close) -> Result<Ending, Status> {
     let status = match wire::Status::try_from(close.status) {
         Ok(wire::Status::Succeeded) => TaskStatus::Succeeded,
         Ok(wire::Status::Unspecified) if close.exit_code.unwrap_or(0) == 0 => TaskStatus::Succeeded,
         Ok(wire::Status::Failed | wire::Status::Unspecified) => TaskStatus::Failed,
         Err(_) => return Err(Status::invalid_argument(format!("close.status {} is unknown", close.status))),
     };
-    Ok((close.final_seq, Outcome { status, exit_code: close.exit_code }))
+    let proof = close.proof.as_ref().map(proof).transpose()?;
+    let recovery = match wire::Recovery::try_from(close.recovery) {
+        Ok(wire::Recovery::Unspecified) => None,
+        Ok(wire::Recovery::Clean) => Some(Recovery::Clean),
+        // What a later client may say is no reason to trust more.
+        Ok(wire::Recovery::Damaged) | Err(_) => Some(Recovery::Damaged),
+    };
+    let claim = Claim { final_seq: close.final_seq, proof, recovery };
+    Ok(Ending { outcome: Outcome { status, exit_code: close.exit_code }, claim })
+}
+
+fn proof(proof: &wire::Proof) -> Result<Proof, Status> {
+    let digest: [u8; 32] = proof.digest.as_ref().try_into().map_err(|_| {
+        Status::invalid_argument(format!("close.proof.digest must be 32 bytes, but has {}", proof.digest.len()))
+    })?;
+    if proof.lines > MAX_SEQ || proof.bytes > MAX_SEQ {
+        return Err(Status::invalid_argument(format!("close.proof: lines and bytes must be at most {MAX_SEQ}")));
+    }
+    Ok(Proof { lines: proof.lines, bytes: proof.bytes, digest: hex(&digest) })
 }
 
 #[cfg(test)]
@@ -224,11 +243,26 @@ mod tests {
 
     #[test]
     fn the_exit_code_decides_where_the_status_does_not() {
-        let outcome = |status, exit_code| close(wire::Close { final_seq: 0, status, exit_code }).unwrap().1.status;
+        let said = |status, exit_code| wire::Close { status, exit_code, ..wire::Close::default() };
+        let outcome = |status, exit_code| close(&said(status, exit_code)).unwrap().outcome.status;
         assert_eq!(outcome(0, None), TaskStatus::Succeeded);
         assert_eq!(outcome(0, Some(1)), TaskStatus::Failed);
         assert_eq!(outcome(1, Some(1)), TaskStatus::Succeeded);
-        assert!(close(wire::Close { final_seq: 0, status: 7, exit_code: None }).is_err());
+        assert!(close(&said(7, None)).is_err());
+    }
+
+    #[test]
+    fn a_claim_is_taken_as_it_is_and_a_bad_digest_is_refused() {
+        let said = |digest: usize| wire::Close {
+            final_seq: 9,
+            proof: Some(wire::Proof { lines: 8, bytes: 70, digest: vec![0xab; digest].into() }),
+            recovery: 7,
+            ..wire::Close::default()
+        };
+        let claim = close(&said(32)).unwrap().claim;
+        let proof = Proof { lines: 8, bytes: 70, digest: "ab".repeat(32) };
+        assert_eq!(claim, Claim { final_seq: 9, proof: Some(proof), recovery: Some(Recovery::Damaged) });
+        assert!(close(&said(31)).unwrap_err().message().contains("32 bytes, but has 31"));
     }
 
     #[test]

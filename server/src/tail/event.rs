@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::broker::{EndInfo, FrameEvent};
 use crate::line::write_json;
+use crate::proof::Completeness;
 
 /// Keeps the connection and every proxy on the way awake.
 pub const HEARTBEAT: &[u8] = b":\n\n";
@@ -46,7 +47,7 @@ pub enum Control {
     /// All rows are void; the stream begins anew.
     Reset,
     /// The task has ended, and so does the stream.
-    End(EndInfo),
+    End(EndInfo, Option<Completeness>),
 }
 
 /// Why offsets are missing.
@@ -108,6 +109,13 @@ pub fn write_control(control: &Control, out: &mut Vec<u8>) {
     }
     #[derive(Serialize)]
     struct Empty {}
+    #[derive(Serialize)]
+    struct End<'a> {
+        #[serde(flatten)]
+        end: &'a EndInfo,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        completeness: Option<&'a Completeness>,
+    }
     match control {
         Control::Start { from, end, floor } => {
             write_event("start", &Start { from: *from, end: *end, floor: *floor }, out);
@@ -116,7 +124,9 @@ pub fn write_control(control: &Control, out: &mut Vec<u8>) {
         Control::Gap { from, to, reason } => write_event("gap", &Gap { from: *from, to: *to, reason: *reason }, out),
         Control::Rollback { to } => write_event("rollback", &Rollback { to: *to }, out),
         Control::Reset => write_event("reset", &Empty {}, out),
-        Control::End(end) => write_event("end", end, out),
+        Control::End(end, completeness) => {
+            write_event("end", &End { end, completeness: completeness.as_ref() }, out);
+        }
     }
 }
 
@@ -151,6 +161,7 @@ mod tests {
     use flowforge_storage::TaskStatus;
 
     use super::*;
+    use crate::proof::{Counts, State};
 
     fn text(control: &Control) -> String {
         let mut out = Vec::new();
@@ -175,8 +186,15 @@ mod tests {
             dropped: 0,
             complete: true,
         };
-        let json = r#"{"attempt":1,"offset":5,"status":"failed","exit_code":3,"lines":4,"dropped":0,"complete":true}"#;
-        assert_eq!(text(&Control::End(end)), format!("event: end\ndata: {json}\n\n"));
+        let json = r#""attempt":1,"offset":5,"status":"failed","exit_code":3,"lines":4,"dropped":0,"complete":true"#;
+        assert_eq!(text(&Control::End(end.clone(), None)), format!("event: end\ndata: {{{json}}}\n\n"));
+        let proven = Completeness {
+            state: State::Verified,
+            counts: Some(Counts { lines: 4, captured: 4, missing: 0, dropped: 0 }),
+            reason: None,
+        };
+        let more = r#""completeness":{"state":"verified","lines":4,"captured":4,"missing":0,"dropped":0}"#;
+        assert_eq!(text(&Control::End(end, Some(proven))), format!("event: end\ndata: {{{json},{more}}}\n\n"));
     }
 
     #[test]

@@ -30,6 +30,7 @@ use self::render::Renderer;
 use self::resume::{Place, Resume, resolve};
 use self::scan::{Scan, Scanner};
 use crate::broker::{Broker, BrokerError, Position, Subscription};
+use crate::proof::{Completeness, Prover};
 
 /// A place is recorded at least after so many lines that the filter kept back.
 const SKIPPED_LINES_PER_PLACE: u64 = 1_000;
@@ -48,6 +49,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub struct Tail {
     broker: Arc<dyn Broker>,
     store: Arc<dyn LogStore>,
+    prover: Prover,
     buffer_bytes: usize,
     heartbeat: Duration,
     shutdown: CancellationToken,
@@ -91,11 +93,12 @@ impl Tail {
     pub fn new(
         broker: Arc<dyn Broker>,
         store: Arc<dyn LogStore>,
+        prover: Prover,
         buffer_bytes: usize,
         heartbeat: Duration,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { broker, store, buffer_bytes, heartbeat, shutdown }
+        Self { broker, store, prover, buffer_bytes, heartbeat, shutdown }
     }
 
     /// A scanner over one task's lines.
@@ -120,6 +123,7 @@ impl Tail {
             scanner,
             renderer,
             subscription,
+            prover: self.prover.clone(),
             buffer_bytes: self.buffer_bytes,
             heartbeat: self.heartbeat,
             shutdown: self.shutdown.clone(),
@@ -136,6 +140,7 @@ pub struct TailSession {
     scanner: Scanner,
     renderer: Renderer,
     subscription: Subscription,
+    prover: Prover,
     buffer_bytes: usize,
     heartbeat: Duration,
     shutdown: CancellationToken,
@@ -226,7 +231,8 @@ impl TailSession {
                         }
                         if let Some(end) = position.ended() {
                             // Its id is the end row's, also where the filter kept that back: a reader that comes back is done.
-                            yield self.renderer.end(position.epoch().epoch, end);
+                            let completeness = self.completeness(&position).await;
+                            yield self.renderer.end(position.epoch().epoch, end, completeness);
                             return;
                         }
                         let (frames, seen) = self.subscription.feed().frames_after(frames_seen);
@@ -268,6 +274,14 @@ impl TailSession {
         tokio::select! {
             () = self.shutdown.cancelled() => std::ops::ControlFlow::Break(()),
             _ = timeout_at(due, self.subscription.changed()) => std::ops::ControlFlow::Continue(()),
+        }
+    }
+
+    /// Whether the reader has seen everything that was sent; `None` if the server goes down meanwhile.
+    async fn completeness(&self, ended: &Position) -> Option<Completeness> {
+        tokio::select! {
+            () = self.shutdown.cancelled() => None,
+            report = self.prover.report(ended) => report.map(|report| report.task.clone()),
         }
     }
 

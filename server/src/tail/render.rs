@@ -7,6 +7,7 @@ use flowforge_storage::{LogFilter, LogRecord, TaskKey};
 
 use super::{Control, HEARTBEAT, SKIPPED_LINES_PER_PLACE, event, write_control, write_frame, write_place};
 use crate::broker::{Batch, EndInfo, FrameEvent};
+use crate::proof::Completeness;
 
 /// Collects what the next write carries.
 #[derive(Debug)]
@@ -98,11 +99,11 @@ impl Renderer {
     }
 
     /// The end of the stream, at the place of the end row.
-    pub(super) fn end(&self, epoch: u64, end: EndInfo) -> Bytes {
+    pub(super) fn end(&self, epoch: u64, end: EndInfo, completeness: Option<Completeness>) -> Bytes {
         let mut out = Vec::new();
         let (row_epoch, _) = self.place.filter(|(_, offset)| *offset == end.offset).unwrap_or((epoch, 0));
         write_place(row_epoch, end.offset, &mut out);
-        write_control(&Control::End(end), &mut out);
+        write_control(&Control::End(end, completeness), &mut out);
         out.into()
     }
 

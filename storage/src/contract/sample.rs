@@ -74,7 +74,7 @@ pub fn record(task: &TaskKey) -> TaskRecord {
 
 /// An open producer, as a record names it.
 pub fn named(id: ProducerId) -> ProducerRecord {
-    ProducerRecord { id: id.to_string(), owner: true, outcome: None }
+    ProducerRecord::open(id.to_string(), true)
 }
 
 /// Puts a record whose newest epoch is this.

@@ -1,7 +1,10 @@
 //! Task records: versioned, listed newest first, found by text.
 
 use super::sample::{EPOCH, insert, key, last, lines, record};
-use crate::{EpochStart, LogStore, Outcome, ProducerRecord, StoredTask, TaskFilter, TaskKey, TaskRecord, TaskStatus};
+use crate::{
+    Claim, EpochStart, LogStore, Outcome, ProducerRecord, Proof, Recovery, StoredTask, TaskFilter, TaskKey, TaskRecord,
+    TaskStatus,
+};
 
 async fn put(store: &dyn LogStore, record: &TaskRecord) {
     store.put_task(record).await.expect("put_task");
@@ -35,7 +38,13 @@ async fn names(store: &dyn LogStore, filter: &TaskFilter) -> Vec<String> {
 /// All of its fields.
 pub async fn record_comes_back(store: &dyn LogStore) {
     let task = TaskKey::new("team", "t").expect("a valid name");
-    let producer = |id: &str, owner, outcome| ProducerRecord { id: id.to_owned(), owner, outcome };
+    let proof = Proof { lines: 3, bytes: i64::MAX as u64, digest: "ab".repeat(32) };
+    let claims = [
+        Claim { final_seq: i64::MAX as u64, proof: Some(proof), recovery: None },
+        Claim { final_seq: 0, proof: None, recovery: Some(Recovery::Damaged) },
+    ];
+    let [proven, recovered] = claims.map(Some);
+    let producer = |id: &str, owner, outcome, claim| ProducerRecord { id: id.to_owned(), owner, outcome, claim };
     let outcome = Outcome { status: TaskStatus::Failed, exit_code: Some(-9) };
     let full = TaskRecord {
         task: task.clone(),
@@ -52,7 +61,11 @@ pub async fn record_comes_back(store: &dyn LogStore) {
         started_at_ms: 6,
         ended_at_ms: Some(7),
         epochs: vec![EpochStart { epoch: EPOCH, base: 0 }, EpochStart { epoch: EPOCH + 1, base: 44 }],
-        producers: vec![producer("07", true, Some(outcome)), producer("08", false, None)],
+        producers: vec![
+            producer("07", true, Some(outcome), proven),
+            producer("08", false, Some(outcome), recovered),
+            producer("09", false, None, None),
+        ],
     };
     put(store, &full).await;
     assert_eq!(get(store, &task).await, Some(StoredTask { record: full, floor: 1, end: 0 }));

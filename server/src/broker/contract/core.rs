@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use flowforge_storage::{Stream, TaskStatus};
+use flowforge_storage::{Proof, Stream, TaskStatus};
 
-use super::house::{House, LIMIT, OK, Terms, acked, check, dropped, hello, in_time, lines, producer, send_all, task};
+use super::house::{
+    House, LIMIT, OK, Terms, acked, check, dropped, ending, hello, in_time, lines, producer, send_all, task,
+};
 use crate::broker::{BrokerError, FrameEvent, rows};
 
 pub(super) async fn order_and_dedupe(house: House) {
@@ -33,9 +35,9 @@ pub(super) async fn a_gap_is_refused(house: House) {
     one.append(1, lines(1, 1..=2)).await.unwrap();
     let refused = one.append(9, lines(1, 9..=9)).await.unwrap_err();
     assert!(matches!(refused, BrokerError::Gap { expected_seq: 3 }), "{refused}");
-    let refused = one.close(5, OK).await.unwrap_err();
+    let refused = one.close(ending(5, OK)).await.unwrap_err();
     assert!(matches!(refused, BrokerError::Gap { expected_seq: 3 }), "{refused}");
-    let refused = one.close(1, OK).await.unwrap_err();
+    let refused = one.close(ending(1, OK)).await.unwrap_err();
     assert!(matches!(refused, BrokerError::Invalid(_)), "{refused}");
 }
 
@@ -47,7 +49,7 @@ pub(super) async fn the_newest_session_fences(house: House) {
     assert_eq!((new.welcome().generation, new.welcome().queued_seq), (2, 2));
     let mut progress = old.progress();
     in_time(progress.wait_for(|progress| progress.generation == 2)).await.unwrap();
-    for refused in [old.append(3, lines(1, 3..=3)).await, old.close(2, OK).await] {
+    for refused in [old.append(3, lines(1, 3..=3)).await, old.close(ending(2, OK)).await] {
         assert!(matches!(refused, Err(BrokerError::Fenced(id)) if id == producer(1)), "{refused:?}");
     }
     assert_eq!(instance.position().await.end, 2);
@@ -106,17 +108,20 @@ pub(super) async fn a_close_ends_the_task(house: House) {
     let viewer = instance.follow();
     let mut one = instance.open(1).await;
     one.append(1, lines(1, 1..=3)).await.unwrap();
-    in_time(one.close(3, OK)).await.unwrap();
+    let mut said = ending(3, OK);
+    said.claim.proof = Some(Proof { lines: 3, bytes: 9, digest: "5a".repeat(32) });
+    in_time(one.close(said.clone())).await.unwrap();
     let end = instance.position_where("the end", |position| position.ended().is_some()).await.ended().unwrap();
     assert_eq!((end.status, end.exit_code, end.offset, end.lines), (TaskStatus::Succeeded, Some(0), 4, 3));
     assert!(end.complete);
     let record = house.store.task(&task()).await.unwrap().unwrap().record;
     assert_eq!((record.status, record.exit_code), (TaskStatus::Succeeded, Some(0)));
+    assert_eq!(record.producers[0].claim, Some(said.claim.clone()), "what is checked against the rows");
     let seen = in_time(viewer).await.unwrap();
     let stored = house.stored().await;
     assert_eq!(seen, stored);
     assert_eq!(rows::parse_end(&stored[3]), Some(end));
-    in_time(one.close(3, OK)).await.unwrap();
+    in_time(one.close(said)).await.unwrap();
     assert_eq!(house.stored().await.len(), 4, "a repeated Close adds nothing");
 }
 
@@ -124,10 +129,10 @@ pub(super) async fn closes_of_several(house: House) {
     let instance = house.instance(Terms::default()).await;
     let (mut one, mut two) = (instance.open(1).await, instance.open(2).await);
     two.append(1, lines(2, 1..=1)).await.unwrap();
-    in_time(two.close(1, OK)).await.unwrap();
+    in_time(two.close(ending(1, OK))).await.unwrap();
     assert!(instance.position().await.ended().is_none());
     let failed = flowforge_storage::Outcome { status: TaskStatus::Failed, exit_code: Some(3) };
-    in_time(one.close(0, failed)).await.unwrap();
+    in_time(one.close(ending(0, failed))).await.unwrap();
     let end = instance.position().await.ended().unwrap();
     assert_eq!((end.status, end.exit_code, end.lines), (TaskStatus::Failed, Some(3), 1), "the owner decides");
 }
@@ -136,7 +141,7 @@ pub(super) async fn another_attempt(house: House) {
     let instance = house.instance(Terms::default()).await;
     let mut one = instance.open(1).await;
     one.append(1, lines(1, 1..=2)).await.unwrap();
-    in_time(one.close(2, OK)).await.unwrap();
+    in_time(one.close(ending(2, OK))).await.unwrap();
     let mut two = instance.open(2).await;
     two.append(1, lines(2, 1..=1)).await.unwrap();
     let record = instance.position().await.record.unwrap();
@@ -144,7 +149,7 @@ pub(super) async fn another_attempt(house: House) {
     let mut higher = hello(3);
     higher.attempt = 7;
     let mut three = instance.broker.open(higher).await.unwrap(); // Nobody speaks for the second any more.
-    in_time(three.close(0, OK)).await.unwrap();
+    in_time(three.close(ending(0, OK))).await.unwrap();
     let stored = house.stored().await;
     let ends: Vec<_> = stored.iter().filter_map(rows::parse_end).map(|end| (end.attempt, end.status)).collect();
     assert_eq!(ends, [(1, TaskStatus::Succeeded), (2, TaskStatus::Lost), (7, TaskStatus::Succeeded)]);
@@ -155,23 +160,23 @@ pub(super) async fn a_closed_producer_comes_back(house: House) {
     let instance = house.instance(Terms::default()).await;
     let mut one = instance.open(1).await;
     one.append(1, lines(1, 1..=1)).await.unwrap();
-    in_time(one.close(1, OK)).await.unwrap();
+    in_time(one.close(ending(1, OK))).await.unwrap();
     drop(one);
     let mut back = instance.open(1).await;
     assert_eq!((back.welcome().queued_seq, back.welcome().stored_seq), (1, 1));
     assert!(instance.position().await.ended().is_some(), "it came only to learn");
-    in_time(back.close(1, OK)).await.unwrap();
+    in_time(back.close(ending(1, OK))).await.unwrap();
     assert_eq!(house.stored().await.len(), 2);
 }
 
 pub(super) async fn late_lines_reopen(house: House) {
     let instance = house.instance(Terms::default()).await;
     let mut one = instance.open(1).await;
-    in_time(one.close(0, OK)).await.unwrap();
+    in_time(one.close(ending(0, OK))).await.unwrap();
     one.append(1, lines(1, 1..=2)).await.unwrap();
     let position = instance.position().await;
     assert_eq!((position.record.unwrap().status, position.end), (TaskStatus::Running, 3));
-    in_time(one.close(2, OK)).await.unwrap();
+    in_time(one.close(ending(2, OK))).await.unwrap();
     assert_eq!(instance.position().await.ended().unwrap().offset, 4);
     acked(one.as_ref(), 2).await;
 }
@@ -191,7 +196,7 @@ pub(super) async fn an_expired_lease_ends_the_task(house: House) {
     assert_eq!(in_time(viewer).await.unwrap().len(), 2);
     let mut back = instance.open(1).await;
     back.append(2, lines(1, 2..=2)).await.unwrap();
-    in_time(back.close(2, OK)).await.unwrap();
+    in_time(back.close(ending(2, OK))).await.unwrap();
     let stored = house.stored().await;
     check(&stored, &[(1, 2)]);
     assert_eq!(stored.len(), 4);
@@ -246,7 +251,7 @@ pub(super) async fn a_reader_misses_nothing(house: House) {
         sessions.push(tokio::time::timeout(2 * LIMIT, sender).await.unwrap().unwrap());
     }
     for session in &mut sessions {
-        in_time(session.close(700, OK)).await.unwrap();
+        in_time(session.close(ending(700, OK))).await.unwrap();
     }
     let stored = house.stored().await;
     check(&stored, &[(1, 700), (2, 700), (3, 700)]);
@@ -265,8 +270,8 @@ pub(super) async fn a_backlog_is_worked_off(house: House) {
         two.append(first, lines(2, first..=first + 7)).await.unwrap();
     }
     instance.write();
-    in_time(one.close(20_000, OK)).await.unwrap();
-    in_time(two.close(20_000, OK)).await.unwrap();
+    in_time(one.close(ending(20_000, OK))).await.unwrap();
+    in_time(two.close(ending(20_000, OK))).await.unwrap();
     let stored = house.stored().await;
     check(&stored, &[(1, 20_000), (2, 20_000)]);
     assert!(in_time(viewer).await.unwrap() == stored);

@@ -8,7 +8,7 @@ use flowforge_test_services::redis::{Persistence, Redis};
 use flowforge_test_services::wait;
 use rustix::process::Signal;
 
-use super::house::{House, LIMIT, OK, Servers, Terms, acked, check, in_time, lines, send_all, task};
+use super::house::{House, LIMIT, OK, Servers, Terms, acked, check, ending, in_time, lines, send_all, task};
 use crate::broker::BrokerError;
 
 /// Sends while `fault` happens, and checks that nothing is missing, twice, or seen in another order.
@@ -28,7 +28,7 @@ async fn through(mut house: House, fault: impl AsyncFnOnce(&mut House)) {
         sessions.push(tokio::time::timeout(3 * LIMIT, sender).await.unwrap().unwrap());
     }
     for session in &mut sessions {
-        in_time(session.close(4000, OK)).await.unwrap();
+        in_time(session.close(ending(4000, OK))).await.unwrap();
     }
     let stored = house.stored().await;
     check(&stored, &[(1, 4000), (2, 4000)]);
@@ -73,7 +73,7 @@ pub(super) async fn an_ended_task_is_served_from_the_store(house: House) {
     }
     let instance = house.instance(Terms::default()).await;
     let mut one = in_time(send_all(Arc::clone(&instance.broker), 1, 20, 20)).await;
-    in_time(one.close(20, OK)).await.unwrap();
+    in_time(one.close(ending(20, OK))).await.unwrap();
     drop((one, instance));
     house.durable()[0].command(&["FLUSHALL"]).unwrap();
     let instance = house.instance(Terms { worker: false, ..Terms::default() }).await;
@@ -150,7 +150,7 @@ pub(super) async fn out_of_memory(house: House) {
     one.append(4, lines(1, 4..=5)).await.unwrap();
     redis.command(&["CONFIG", "SET", "maxmemory", "1mb"]).unwrap();
     acked(one.as_ref(), 5).await;
-    in_time(one.close(5, OK)).await.unwrap(); // What frees memory goes through.
+    in_time(one.close(ending(5, OK))).await.unwrap(); // What frees memory goes through.
     check(&house.stored().await, &[(1, 5)]);
 }
 

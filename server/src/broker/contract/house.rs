@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use flowforge_storage::sqlite::SqliteOptions;
 use flowforge_storage::{
-    LogRecord, LogStore, Outcome, ProducerId, ReadQuery, SqliteStore, Stream, TaskKey, TaskStatus,
+    Claim, LogRecord, LogStore, Outcome, ProducerId, ReadQuery, SqliteStore, Stream, TaskKey, TaskStatus,
 };
 use flowforge_test_services::redis::{Persistence, Redis, RedisCluster, RedisSentinel, own_url};
 use flowforge_test_services::wait;
@@ -18,12 +18,17 @@ use crate::broker::memory::{MemoryBroker, MemoryOptions};
 use crate::broker::queue::QueueLimits;
 use crate::broker::redis::{RedisBroker, RedisOptions, StartError};
 use crate::broker::{
-    Broker, BrokerError, FlushLimits, NewLine, Position, ProducerHello, ProducerSession, Subscription,
+    Broker, BrokerError, Ending, FlushLimits, NewLine, Position, ProducerHello, ProducerSession, Subscription,
 };
 use crate::tail::scan::{Scan, Scanner};
 use crate::writer::Writer;
 
 pub(super) const OK: Outcome = Outcome { status: TaskStatus::Succeeded, exit_code: Some(0) };
+
+/// What a Close says without a proof.
+pub(super) fn ending(final_seq: u64, outcome: Outcome) -> Ending {
+    Ending { outcome, claim: Claim { final_seq, proof: None, recovery: None } }
+}
 
 /// Flushes come soon, so that tests do.
 pub(super) const SOON: FlushLimits =

@@ -6,7 +6,7 @@ use std::time::Duration;
 use flowforge_storage::TaskStatus;
 use flowforge_test_services::wait;
 
-use super::house::{House, LIMIT, OK, Terms, acked, check, in_time, lines, send_all};
+use super::house::{House, LIMIT, OK, Terms, acked, check, ending, in_time, lines, send_all};
 use crate::broker::BrokerError;
 
 const NO_WORKER: Terms = Terms {
@@ -32,7 +32,7 @@ pub(super) async fn two_instances_have_one_order(house: House) {
         sessions.push(tokio::time::timeout(2 * LIMIT, sender).await.unwrap().unwrap());
     }
     for session in &mut sessions {
-        in_time(session.close(400, OK)).await.unwrap();
+        in_time(session.close(ending(400, OK))).await.unwrap();
     }
     let stored = house.stored().await;
     check(&stored, &[(1, 400), (2, 400), (3, 400), (4, 400)]);
@@ -92,7 +92,7 @@ pub(super) async fn a_cut_subscription_loses_nothing(house: House) {
         }
     }
     let mut session = tokio::time::timeout(2 * LIMIT, sender).await.unwrap().unwrap();
-    in_time(session.close(3000, OK)).await.unwrap();
+    in_time(session.close(ending(3000, OK))).await.unwrap();
     let stored = house.stored().await;
     check(&stored, &[(1, 3000)]);
     for viewer in viewers {
@@ -128,7 +128,7 @@ pub(super) async fn a_frozen_worker_does_no_harm(house: House) {
     heir.insert(&delivery).await; // The frozen one's insert.
     crate::broker::Broker::stored(broker.as_ref(), delivery).await;
     acked(one.as_ref(), 12).await;
-    in_time(one.close(12, OK)).await.unwrap();
+    in_time(one.close(ending(12, OK))).await.unwrap();
     let stored = house.stored().await;
     check(&stored, &[(1, 12)]);
     assert_eq!((stored.len(), heir.position().await.stored), (13, 13));
@@ -154,13 +154,13 @@ pub(super) async fn acks_reach_an_instance_without_worker(house: House) {
     one.append(1, lines(1, 1..=5)).await.unwrap();
     let _worker = house.instance(Terms::default()).await;
     acked(one.as_ref(), 5).await;
-    in_time(one.close(5, OK)).await.unwrap();
+    in_time(one.close(ending(5, OK))).await.unwrap();
 }
 
 pub(super) async fn nothing_is_left_in_the_queue(house: House) {
     let instance = house.instance(Terms::default()).await;
     let mut session = in_time(send_all(Arc::clone(&instance.broker), 1, 500, 10)).await;
-    in_time(session.close(500, OK)).await.unwrap();
+    in_time(session.close(ending(500, OK))).await.unwrap();
     let servers = house.durable();
     wait::until("an empty queue", LIMIT, async || {
         let (mut left, mut expires) = (String::new(), servers.is_empty());

@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use flowforge_storage::sqlite::SqliteOptions;
-use flowforge_storage::{Outcome, SqliteStore, Stream, TaskLines};
+use flowforge_storage::{Claim, Outcome, SqliteStore, Stream, TaskLines};
 
 use super::*;
-use crate::broker::{DroppedRun, NewLine};
+use crate::broker::{DroppedRun, Ending, NewLine};
 
 struct House {
     store: Arc<dyn LogStore>,
@@ -53,7 +53,10 @@ fn lines(count: usize) -> Vec<NewLine> {
     vec![line; count]
 }
 
-const OK: Outcome = Outcome { status: TaskStatus::Succeeded, exit_code: Some(0) };
+fn ending(final_seq: u64) -> Ending {
+    let outcome = Outcome { status: TaskStatus::Succeeded, exit_code: Some(0) };
+    Ending { outcome, claim: Claim { final_seq, proof: None, recovery: None } }
+}
 
 fn broker(store: &Arc<dyn LogStore>, lease: Duration) -> MemoryBroker {
     let queue = QueueLimits { max_bytes: 1 << 20, max_tenant_bytes: 1 << 20 };
@@ -100,10 +103,10 @@ async fn ok_to_a_close_means_that_the_close_is_stored() {
     let mut first = house.broker.open(hello(1)).await.unwrap();
     let mut second = house.broker.open(hello(2)).await.unwrap();
     first.append(1, lines(1)).await.unwrap();
-    let closing = tokio::spawn(async move { first.close(1, OK).await });
+    let closing = tokio::spawn(async move { first.close(ending(1)).await });
     tokio::task::yield_now().await;
     let delivery = house.broker.take(&NOW).await;
-    let also_closing = tokio::spawn(async move { second.close(0, OK).await }); // Ends the task, with a row of its own.
+    let also_closing = tokio::spawn(async move { second.close(ending(0)).await }); // Ends the task, with a row of its own.
     while house.position().await.ended().is_none() {
         tokio::task::yield_now().await;
     }
@@ -127,7 +130,7 @@ async fn a_close_is_forgotten_with_the_lines_before_it() {
     let mut first = house.broker.open(hello(1)).await.unwrap();
     let _second = house.broker.open(hello(2)).await.unwrap();
     first.append(1, lines(50)).await.unwrap();
-    let closing = tokio::spawn(async move { first.close(50, OK).await });
+    let closing = tokio::spawn(async move { first.close(ending(50)).await });
     tokio::task::yield_now().await;
     house.broker.sweep().await;
     closing.abort();
@@ -144,7 +147,7 @@ async fn a_crash_between_the_end_row_and_the_record_ends_the_task_all_the_same()
     let mut only = house.broker.open(hello(1)).await.unwrap();
     let epoch = only.welcome().epoch;
     only.append(1, lines(2)).await.unwrap();
-    let closing = tokio::spawn(async move { only.close(2, OK).await });
+    let closing = tokio::spawn(async move { only.close(ending(2)).await });
     tokio::task::yield_now().await;
     let delivery = house.broker.take(&NOW).await;
     house.insert(&delivery).await;
@@ -155,7 +158,7 @@ async fn a_crash_between_the_end_row_and_the_record_ends_the_task_all_the_same()
     assert_eq!((end.status, end.exit_code, end.offset), (TaskStatus::Succeeded, Some(0), 3));
     assert!(position.epoch().epoch > epoch, "what was above it may have been seen");
     let mut again = house.broker.open(hello(1)).await.unwrap();
-    again.close(2, OK).await.unwrap();
+    again.close(ending(2)).await.unwrap();
     assert_eq!(house.position().await.end, 3, "the repeated Close adds nothing");
 }
 
@@ -182,7 +185,7 @@ async fn a_task_that_went_on_after_its_end_is_running_after_a_crash() {
     let mut house = House::new().await;
     let mut only = house.broker.open(hello(1)).await.unwrap();
     {
-        let closing = only.close(0, OK);
+        let closing = only.close(ending(0));
         let storing = house.store_what_is_queued();
         let (closed, ()) = tokio::join!(closing, storing);
         closed.unwrap();

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flowforge_storage::{LogStore, Outcome, ProducerId};
+use flowforge_storage::{LogStore, ProducerId};
 use tokio::sync::watch;
 
 use super::TaskSlot;
 use crate::broker::queue::Queue;
 use crate::broker::task::state::{Opened, lease_until};
-use crate::broker::{BrokerError, FrameEvent, NewLine, ProducerHello, ProducerSession, Progress, Welcome};
+use crate::broker::{BrokerError, Ending, FrameEvent, NewLine, ProducerHello, ProducerSession, Progress, Welcome};
 use crate::clock::now_ms;
 
 /// While it lives the producer's lease is held; dropping it starts the lease's clock.
@@ -68,10 +68,10 @@ impl ProducerSession for MemorySession {
         self.slot.feed.push_frame(frame);
     }
 
-    async fn close(&mut self, final_seq: u64, outcome: Outcome) -> Result<(), BrokerError> {
+    async fn close(&mut self, ending: Ending) -> Result<(), BrokerError> {
         let version = {
             let mut state = self.slot.lock();
-            let rows = state.close(self.producer, self.welcome.generation, final_seq, outcome, now_ms())?;
+            let rows = state.close(self.producer, self.welcome.generation, ending, now_ms())?;
             self.slot.publish(&self.queue, ProducerId::SERVER, rows);
             state.version()
         };

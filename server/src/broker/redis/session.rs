@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use flowforge_storage::{LogRecord, Outcome, ProducerId, TaskKey};
+use flowforge_storage::{LogRecord, ProducerId, TaskKey};
 use tokio::sync::watch;
 
 use super::Shared;
@@ -12,7 +12,9 @@ use super::keys::{FRAMES, LINES};
 use super::script::{APPEND, Args, texts};
 use super::wire;
 use crate::broker::task::state::new_lines;
-use crate::broker::{BrokerError, FrameEvent, NewLine, ProducerHello, ProducerSession, Progress, Welcome, record_of};
+use crate::broker::{
+    BrokerError, Ending, FrameEvent, NewLine, ProducerHello, ProducerSession, Progress, Welcome, record_of,
+};
 use crate::clock::{now_ms, rfc3339_ms};
 
 /// What this instance knows of a producer whose stream it holds. Hints and comparisons move it.
@@ -221,7 +223,7 @@ impl ProducerSession for RedisSession {
         tokio::spawn(async move { shared.publish(&channel, vec![wire::frame_json(&frame)]).await });
     }
 
-    async fn close(&mut self, final_seq: u64, outcome: Outcome) -> Result<(), BrokerError> {
+    async fn close(&mut self, ending: Ending) -> Result<(), BrokerError> {
         let (id, generation, epoch) = (self.seat.producer, self.welcome.generation, self.welcome.epoch);
         let cause = Cause { producer: Some(id), opens: false, always: true, expired: &[] };
         let ((), state) = self
@@ -230,7 +232,7 @@ impl ProducerSession for RedisSession {
                 if state.position().epoch().epoch != epoch {
                     return Err(BrokerError::StateLost);
                 }
-                Ok(((), state.close(id, generation, final_seq, outcome, now)?))
+                Ok(((), state.close(id, generation, ending.clone(), now)?))
             })
             .await?;
         // The record that says so is stored only after everything that it says is.

@@ -110,8 +110,8 @@ fn finish(record: &mut TaskRecord, info: &EndInfo, ended_at_ms: i64) {
 fn go_on(record: &mut TaskRecord, producer: ProducerId) {
     let id = producer.to_string();
     match record.producers.iter_mut().find(|known| known.id == id) {
-        Some(known) => known.outcome = None,
-        None => record.producers.push(ProducerRecord { id, owner: false, outcome: None }),
+        Some(known) => record::go_on(known),
+        None => record.producers.push(ProducerRecord::open(id, false)),
     }
     record::reopen(record);
 }

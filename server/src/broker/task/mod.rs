@@ -6,3 +6,6 @@
 pub(super) mod load;
 pub(super) mod record;
 pub(super) mod state;
+
+#[cfg(test)]
+mod proof_tests;

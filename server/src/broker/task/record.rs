@@ -18,6 +18,11 @@ pub(in crate::broker) fn is_closed(producer: &ProducerRecord) -> bool {
     producer.outcome.is_some_and(|outcome| outcome.status != TaskStatus::Lost)
 }
 
+/// It has more to say, whatever it said of its end.
+pub(in crate::broker) fn go_on(producer: &mut ProducerRecord) {
+    (producer.outcome, producer.claim) = (None, None);
+}
+
 /// The first Hello of all.
 pub(in crate::broker) fn of_new_task(hello: &ProducerHello, end: u64, now_ms: i64) -> TaskRecord {
     TaskRecord {

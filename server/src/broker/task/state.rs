@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flowforge_storage::{LogRecord, Outcome, ProducerId, ProducerRecord, TaskRecord, TaskStatus};
+use flowforge_storage::{Claim, LogRecord, Outcome, ProducerId, ProducerRecord, TaskRecord, TaskStatus};
 use tokio::sync::watch;
 
 use super::record;
 use crate::broker::position::EndInfo;
-use crate::broker::{BrokerError, NewLine, Position, ProducerHello, Progress, Welcome, record_of, rows};
+use crate::broker::{BrokerError, Ending, NewLine, Position, ProducerHello, Progress, Welcome, record_of, rows};
 
 /// A task in memory.
 #[derive(Debug, Default)]
@@ -151,8 +151,8 @@ impl TaskState {
         }
         record::describe(record, hello);
         match known {
-            Some(at) => record.producers[at].outcome = None,
-            None => record.producers.push(ProducerRecord { id, owner: hello.owner, outcome: None }),
+            Some(at) => record::go_on(&mut record.producers[at]),
+            None => record.producers.push(ProducerRecord::open(id, hello.owner)),
         }
         if before.is_none_or(|before| *before != *record) {
             record::bump(record, now_ms);
@@ -212,9 +212,9 @@ impl TaskState {
         let record = Arc::make_mut(record);
         record.dropped = record.dropped.saturating_add(lost).min(record::MAX_COUNT);
         match known {
-            Some(at) => record.producers[at].outcome = None,
+            Some(at) => record::go_on(&mut record.producers[at]),
             // Its session is older than this attempt.
-            None => record.producers.push(ProducerRecord { id: text, owner: false, outcome: None }),
+            None => record.producers.push(ProducerRecord::open(text, false)),
         }
         if !open {
             record::reopen(record);
@@ -227,11 +227,11 @@ impl TaskState {
         &mut self,
         id: ProducerId,
         generation: u64,
-        final_seq: u64,
-        outcome: Outcome,
+        ending: Ending,
         now_ms: i64,
     ) -> Result<Vec<LogRecord>, BrokerError> {
         let progress = self.check_fence(id, generation)?;
+        let final_seq = ending.claim.final_seq;
         if final_seq > progress.queued_seq {
             return Err(BrokerError::Gap { expected_seq: progress.queued_seq + 1 });
         }
@@ -241,7 +241,23 @@ impl TaskState {
                 progress.queued_seq
             )));
         }
-        Ok(self.finish(id, outcome, now_ms).into_iter().collect())
+        let rows = self.finish(id, ending.outcome, now_ms).into_iter().collect();
+        self.note_claim(id, ending.claim, now_ms);
+        Ok(rows)
+    }
+
+    /// Keeps what a closed producer says of itself. Also when its Close comes again: the first may have left no more than the
+    /// end row, before a crash.
+    fn note_claim(&mut self, id: ProducerId, claim: Claim, now_ms: i64) {
+        let text = id.to_string();
+        let Some(record) = self.record.as_mut() else { return };
+        let Some(at) = record.producers.iter().position(|producer| producer.id == text) else { return };
+        if record.producers[at].claim.as_ref() == Some(&claim) {
+            return;
+        }
+        let record = Arc::make_mut(record);
+        record.producers[at].claim = Some(claim);
+        record::bump(record, now_ms);
     }
 
     /// Ends every open producer whose lease ran out. Returns the end row if none is left.

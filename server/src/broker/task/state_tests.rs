@@ -37,8 +37,9 @@ fn line(dropped: Option<u64>) -> NewLine {
     }
 }
 
-fn closed(status: TaskStatus) -> Outcome {
-    Outcome { status, exit_code: None }
+fn closed(final_seq: u64, status: TaskStatus) -> Ending {
+    let outcome = Outcome { status, exit_code: None };
+    Ending { outcome, claim: Claim { final_seq, proof: None, recovery: None } }
 }
 
 #[derive(Debug, Clone)]
@@ -119,9 +120,9 @@ impl Model {
                 let Some(generation) = self.sessions.get(&producer).copied() else { return };
                 let id = ProducerId([producer + 1; 16]);
                 let queued = self.queued.get(&id).copied().unwrap_or(0);
-                let beyond = self.state.close(id, generation, queued + 1, closed(TaskStatus::Succeeded), now_ms);
+                let beyond = self.state.close(id, generation, closed(queued + 1, TaskStatus::Succeeded), now_ms);
                 assert!(matches!(beyond, Err(BrokerError::Gap { expected_seq }) if expected_seq == queued + 1));
-                let rows = self.state.close(id, generation, queued, closed(TaskStatus::Succeeded), now_ms).unwrap();
+                let rows = self.state.close(id, generation, closed(queued, TaskStatus::Succeeded), now_ms).unwrap();
                 self.take(rows);
             }
             Op::Leave { producer } => {
@@ -185,8 +186,8 @@ fn the_owner_decides_the_status() {
     let mut state = TaskState::default();
     let child = state.open(&hello(1, 1), 8, 0).unwrap().welcome.generation;
     let owner = state.open(&hello(0, 1), 8, 0).unwrap().welcome.generation;
-    assert!(state.close(ProducerId([1; 16]), owner, 0, closed(TaskStatus::Failed), 0).unwrap().is_empty());
-    let rows = state.close(ProducerId([2; 16]), child, 0, closed(TaskStatus::Succeeded), 0).unwrap();
+    assert!(state.close(ProducerId([1; 16]), owner, closed(0, TaskStatus::Failed), 0).unwrap().is_empty());
+    let rows = state.close(ProducerId([2; 16]), child, closed(0, TaskStatus::Succeeded), 0).unwrap();
     assert_eq!(rows::parse_end(&rows[0]).unwrap().status, TaskStatus::Failed);
 }
 
@@ -194,10 +195,10 @@ fn the_owner_decides_the_status() {
 fn a_closed_producer_that_comes_back_changes_nothing() {
     let mut state = TaskState::default();
     let first = state.open(&hello(0, 1), 8, 0).unwrap().welcome.generation;
-    assert_eq!(state.close(ProducerId([1; 16]), first, 0, closed(TaskStatus::Succeeded), 0).unwrap().len(), 1);
+    assert_eq!(state.close(ProducerId([1; 16]), first, closed(0, TaskStatus::Succeeded), 0).unwrap().len(), 1);
     let version = state.record.as_ref().unwrap().version;
     let again = state.open(&hello(0, 1), 8, 0).unwrap().welcome.generation;
-    assert!(state.close(ProducerId([1; 16]), again, 0, closed(TaskStatus::Succeeded), 0).unwrap().is_empty());
+    assert!(state.close(ProducerId([1; 16]), again, closed(0, TaskStatus::Succeeded), 0).unwrap().is_empty());
     let record = state.record.as_ref().unwrap();
     assert_eq!((record.status, record.attempt, record.version, state.end), (TaskStatus::Succeeded, 1, version, 1));
 }
@@ -206,7 +207,7 @@ fn a_closed_producer_that_comes_back_changes_nothing() {
 fn another_producer_after_the_end_is_another_attempt() {
     let mut state = TaskState::default();
     let first = state.open(&hello(0, 1), 8, 0).unwrap().welcome.generation;
-    state.close(ProducerId([1; 16]), first, 0, closed(TaskStatus::Failed), 0).unwrap();
+    state.close(ProducerId([1; 16]), first, closed(0, TaskStatus::Failed), 0).unwrap();
     state.open(&hello(1, 1), 8, 5).unwrap();
     let record = state.record.clone().unwrap();
     assert_eq!((record.attempt, record.attempt_base, record.status), (2, 1, TaskStatus::Running));
@@ -244,7 +245,7 @@ fn a_higher_attempt_ends_the_one_that_nobody_speaks_for() {
     let ended = rows::parse_end(&opened.rows[0]).unwrap();
     assert_eq!((ended.attempt, ended.status, ended.complete), (1, TaskStatus::Lost, false));
     let rows =
-        state.close(ProducerId([2; 16]), opened.welcome.generation, 0, closed(TaskStatus::Succeeded), 9).unwrap();
+        state.close(ProducerId([2; 16]), opened.welcome.generation, closed(0, TaskStatus::Succeeded), 9).unwrap();
     let info = rows::parse_end(&rows[0]).unwrap();
     assert_eq!((info.attempt, info.status, info.complete, info.lines), (2, TaskStatus::Succeeded, true, 0));
 }
@@ -256,7 +257,7 @@ fn an_outcome_is_kept_back_until_the_lines_before_it_are_stored() {
     state.open(&hello(1, 1), 8, 0).unwrap();
     state.persisted_version = state.version();
     state.append(ProducerId([1; 16]), first, 1, vec![line(None)], 0).unwrap();
-    state.close(ProducerId([1; 16]), first, 1, closed(TaskStatus::Succeeded), 0).unwrap();
+    state.close(ProducerId([1; 16]), first, closed(1, TaskStatus::Succeeded), 0).unwrap();
     assert!(state.record_to_persist().is_none(), "the line is not stored");
     state.mark_stored(ProducerId([1; 16]), 1, 1);
     assert!(state.record_to_persist().is_some());
@@ -269,9 +270,9 @@ fn numbers_from_outside_cannot_overflow() {
     let generation = state.open(&huge, 8, 0).unwrap().welcome.generation;
     state.open(&hello(1, i64::MAX as u64), 8, 0).unwrap();
     assert_eq!(state.record.as_ref().unwrap().dropped, i64::MAX as u64);
-    state.close(ProducerId([1; 16]), generation, i64::MAX as u64 - 1, closed(TaskStatus::Failed), 0).unwrap();
+    state.close(ProducerId([1; 16]), generation, closed(i64::MAX as u64 - 1, TaskStatus::Failed), 0).unwrap();
     let generation = state.open(&hello(1, 1), 8, 0).unwrap().welcome.generation;
-    state.close(ProducerId([2; 16]), generation, i64::MAX as u64 - 1, closed(TaskStatus::Failed), 0).unwrap();
+    state.close(ProducerId([2; 16]), generation, closed(i64::MAX as u64 - 1, TaskStatus::Failed), 0).unwrap();
     state.open(&hello(2, 1), 8, 0).unwrap();
     assert_eq!(state.record.as_ref().unwrap().attempt, u32::MAX);
 }
@@ -281,7 +282,7 @@ fn an_ended_record_is_kept_back_until_its_end_row_is_stored() {
     let mut state = TaskState::default();
     let opened = state.open(&hello(0, 1), 8, 0).unwrap().welcome.generation;
     state.persisted_version = state.record_to_persist().unwrap().version;
-    state.close(ProducerId([1; 16]), opened, 0, closed(TaskStatus::Succeeded), 0).unwrap();
+    state.close(ProducerId([1; 16]), opened, closed(0, TaskStatus::Succeeded), 0).unwrap();
     assert!(state.record_to_persist().is_none());
     state.mark_stored(ProducerId::SERVER, 0, 1);
     assert!(state.record_to_persist().is_some());

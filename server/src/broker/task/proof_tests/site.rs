@@ -1,0 +1,131 @@
+//! Producers of one task, and the rows that they leave.
+
+use bytes::Bytes;
+use flowforge_proto::proof::{Fold, Line};
+use flowforge_storage::{Claim, LogRecord, Outcome, ProducerId, Proof, Stream, TaskKey, TaskRecord, TaskStatus};
+
+use super::super::state::TaskState;
+use crate::broker::{DroppedRun, Ending, NewLine, ProducerHello};
+use crate::proof::{Completeness, Counts, hex, judge_rows};
+
+const DONE: Outcome = Outcome { status: TaskStatus::Succeeded, exit_code: Some(0) };
+
+pub(super) fn id(producer: u8) -> ProducerId {
+    ProducerId([producer + 1; 16])
+}
+
+fn hello(producer: u8, first_unacked_seq: u64) -> ProducerHello {
+    ProducerHello {
+        task: TaskKey::new("", "t").unwrap(),
+        producer: id(producer),
+        first_unacked_seq,
+        owner: producer == 0,
+        attempt: 0,
+        workflow_id: String::new(),
+        name: String::new(),
+        labels: std::collections::BTreeMap::new(),
+    }
+}
+
+/// What a producer numbers `seq`: every field depends on it.
+pub(super) fn line(producer: u8, seq: u64) -> NewLine {
+    NewLine {
+        time_ns: 1_700_000_000_000_000_000 + seq.cast_signed(),
+        stream: [Stream::Stdout, Stream::Stderr, Stream::Log][(seq % 3) as usize],
+        level: (seq % 25) as u8,
+        message: Bytes::from(format!("{producer} says {seq}").repeat((seq % 4) as usize)),
+        fields: if seq.is_multiple_of(5) { Bytes::from(format!("{{\"n\":{seq}}}")) } else { Bytes::new() },
+        update_id: seq / 7,
+        continued: seq.is_multiple_of(11),
+        no_newline: seq.is_multiple_of(13),
+        dropped: None,
+    }
+}
+
+/// What the producer says at its end, folded by itself over the numbers that it sent as lines.
+pub(super) fn claim(producer: u8, final_seq: u64, is_line: impl Fn(u64) -> bool) -> Claim {
+    let mut fold = Fold::default();
+    for seq in (1..=final_seq).filter(|seq| is_line(*seq)) {
+        let line = line(producer, seq);
+        fold.add(&Line {
+            seq,
+            time_unix_nano: line.time_ns,
+            stream: line.stream as u8,
+            level: line.level,
+            continued: line.continued,
+            no_newline: line.no_newline,
+            update_id: line.update_id,
+            message: &line.message,
+            fields_json: &line.fields,
+        });
+    }
+    let proof = Proof { lines: fold.lines, bytes: fold.bytes, digest: hex(&fold.digest) };
+    Claim { final_seq, proof: Some(proof), recovery: None }
+}
+
+/// Producers that send, repeat, reconnect and come between each other.
+#[derive(Default)]
+pub(super) struct Site {
+    pub(super) state: TaskState,
+    pub(super) rows: Vec<LogRecord>,
+    /// Of each producer: its session, and its last number.
+    pub(super) open: Vec<(u64, u64)>,
+}
+
+impl Site {
+    pub(super) fn new(producers: u8) -> Self {
+        let mut site = Self::default();
+        (0..producers).for_each(|producer| site.connect(producer));
+        site
+    }
+
+    pub(super) fn connect(&mut self, producer: u8) {
+        let opened = self.state.open(&hello(producer, 1), 8, 0).unwrap();
+        let last = self.open.get(usize::from(producer)).map_or(0, |(_, last)| *last);
+        self.open.resize(self.open.len().max(usize::from(producer) + 1), (0, 0));
+        self.open[usize::from(producer)] = (opened.welcome.generation, last);
+        self.rows.extend(opened.rows);
+    }
+
+    /// Sends so many new lines, and before them so many that were sent already.
+    pub(super) fn send(&mut self, producer: u8, again: u64, new: u64) {
+        let (generation, last) = self.open[usize::from(producer)];
+        let first = (last + 1).saturating_sub(again).max(1);
+        let lines: Vec<_> = (first..=last + new).map(|seq| line(producer, seq)).collect();
+        if !lines.is_empty() {
+            self.rows.extend(self.state.append(id(producer), generation, first, lines, 0).unwrap());
+            self.open[usize::from(producer)].1 = last + new;
+        }
+    }
+
+    pub(super) fn drop_lines(&mut self, producer: u8, count: u64) {
+        let (generation, last) = self.open[usize::from(producer)];
+        let run = NewLine { dropped: Some(DroppedRun { lines: count, bytes: 9 }), ..line(producer, 0) };
+        self.rows.extend(self.state.append(id(producer), generation, last + 1, vec![run], 0).unwrap());
+        self.open[usize::from(producer)].1 += count;
+    }
+
+    pub(super) fn close(&mut self, producer: u8, claim: Claim) {
+        let generation = self.open[usize::from(producer)].0;
+        let rows = self.state.close(id(producer), generation, Ending { outcome: DONE, claim }, 0).unwrap();
+        self.rows.extend(rows);
+    }
+
+    pub(super) fn close_all(&mut self) {
+        for producer in 0..self.open.len() as u8 {
+            self.close(producer, claim(producer, self.open[usize::from(producer)].1, |_| true));
+        }
+    }
+
+    pub(super) fn record(&self) -> &TaskRecord {
+        self.state.record.as_ref().unwrap()
+    }
+
+    pub(super) fn judge(&self) -> Completeness {
+        judge_rows(self.record(), &self.rows, 1).task
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.judge().counts.unwrap()
+    }
+}
