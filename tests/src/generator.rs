@@ -26,6 +26,8 @@ const RECONNECT: Duration = Duration::from_millis(20);
 pub struct Plan {
     /// `http://host:port` of gRPC.
     pub grpc_url: String,
+    /// More of them: each call after the first goes to the next.
+    pub others: Vec<String>,
     /// Which task.
     pub task: String,
     /// Begins every line; names the producer in failures.
@@ -47,6 +49,7 @@ impl Plan {
     pub fn new(grpc_url: &str, task: &str, tag: &str, lines: u64) -> Self {
         Self {
             grpc_url: grpc_url.to_owned(),
+            others: Vec::new(),
             task: task.to_owned(),
             tag: tag.to_owned(),
             rate: None,
@@ -120,6 +123,7 @@ impl Generator {
             moved: Instant::now(),
             captured: 0,
             stored: 0,
+            calls: 0,
         };
         let task = tokio::spawn(async move {
             // Said at once: whoever waits for acks would only learn that none come.
@@ -160,6 +164,7 @@ struct Run {
     moved: Instant,
     captured: u64,
     stored: u64,
+    calls: usize,
 }
 
 impl Run {
@@ -192,7 +197,8 @@ impl Run {
     async fn one_call(&mut self) -> Result<bool> {
         let mut say = hello(&self.plan.task, self.producer);
         say.first_unacked_seq = self.stored + 1;
-        let mut call = Call::open(&self.plan.grpc_url).await?;
+        let url = self.address();
+        let mut call = Call::open(&url).await?;
         let welcome = call.say_hello(say).await?;
         lock(&self.journal).welcomes += 1;
         self.told(welcome.queued_seq, welcome.stored_seq);
@@ -241,6 +247,13 @@ impl Run {
                 }
             }
         }
+    }
+
+    /// Where the next call goes.
+    fn address(&mut self) -> String {
+        let at = self.calls % (1 + self.plan.others.len());
+        self.calls += 1;
+        if at == 0 { self.plan.grpc_url.clone() } else { self.plan.others[at - 1].clone() }
     }
 
     fn is_final(&self) -> bool {
