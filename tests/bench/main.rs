@@ -146,7 +146,7 @@ async fn latency(args: &Args, overrides: Overrides, tasks: usize, watched: impl 
     row("lines sent, deliveries, lost", &format!("{lines}, {seen}, 0"));
     let ms = |quantile: f64| all.value_at_quantile(quantile) as f64 / 1e6;
     let (p50, p99, p999) = (ms(0.5), ms(0.99), ms(0.999));
-    row("send to SSE, p50 / p99 / p99.9 / max", &format!("{p50:.2} / {p99:.2} / {p999:.2} / {:.2} ms", ms(1.0)));
+    row("print to SSE, p50 / p99 / p99.9 / max", &format!("{p50:.2} / {p99:.2} / {p999:.2} / {:.2} ms", ms(1.0)));
     cost(&before, &after, lines);
     Ok(())
 }

@@ -33,8 +33,8 @@ impl Site {
         Server::start_as(roles, settings.set("queue.claim_idle", claim_idle)).await
     }
 
-    /// How many shards each of these workers reads, in their order: by the leases in Redis, and only where Redis also knows it
-    /// as a consumer of that shard.
+    /// How many shards each of these workers reads, in their order: by the leases in Redis, and only where it was also
+    /// given lines of that shard.
     fn shares(&self, workers: &[&Server]) -> Result<Vec<usize>> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for shard in 0..SHARDS {
@@ -114,7 +114,6 @@ async fn workers_share_the_shards_whoever_freezes_thaws_or_joins() -> Result<()>
     let site = Site::start().await?;
     let (ingest, tail) = (site.server("ingest", "2s").await?, site.server("tail", "2s").await?);
     let (one, two) = (site.server("worker", "2s").await?, site.server("worker", "2s").await?);
-    site.shares_are("two workers to have two shards each", &[&one, &two], &[2, 2]).await?;
     // Enough tasks for every shard, and never a moment without lines under way.
     let generators: Vec<_> = (0..16)
         .map(|number| {
@@ -125,6 +124,7 @@ async fn workers_share_the_shards_whoever_freezes_thaws_or_joins() -> Result<()>
         .collect();
     let viewers: Vec<_> =
         generators.iter().map(|(task, _)| tokio::spawn(Viewer::whole(task, &tail.task_url(task)).follow())).collect();
+    site.shares_are("two workers to have two shards each", &[&one, &two], &[2, 2]).await?;
     acks_move(&generators).await?;
 
     one.signal(Signal::STOP)?;
