@@ -94,14 +94,14 @@ impl Shared {
             let mut args = Args::default();
             args.push(&self.id).number(lasts).push(if keep { "1" } else { "0" });
             let token = text(&CLAIM.call(conn, &[&shard.worker], &args).await?);
-            self.note_hold(shard, held, token, asked, wanted);
+            self.note_hold(shard, held.as_ref(), token, asked, wanted);
         }
         Ok(())
     }
 
-    fn note_hold(&self, shard: &Shard, held: Option<Hold>, token: String, asked: Instant, wanted: bool) {
+    fn note_hold(&self, shard: &Shard, held: Option<&Hold>, token: String, asked: Instant, wanted: bool) {
         let number = shard.number;
-        let same = held.as_ref().is_some_and(|held| held.token == token);
+        let same = held.is_some_and(|held| held.token == token);
         if token.is_empty() {
             if held.is_some() {
                 info!(shard = number, wanted, "this worker does not read the shard any more");
