@@ -4,6 +4,8 @@
 .PHONY: help demo run wheel test check bench bench-sdk mutants matrix chaos
 
 CARGO_JOBS ?= 2
+ROWS ?= 1000000
+BENCH = FLOWFORGE_BIN=$(CURDIR)/target/release/flowforge ./target/release/flowforge-bench
 export CARGO_BUILD_JOBS := $(CARGO_JOBS)
 
 help: ## this list
@@ -29,10 +31,12 @@ check: ## the quick part of it: format, lints, docs
 	@./.ci/prepare check
 	@./.ci/parts fmt clippy docs
 
-bench: ## load figures of a release build on this machine, in about three minutes
-	@./.ci/prepare check
+bench: ## load figures of a release build: servers, stores, Redis with each; ROWS=10000000 for the stores as they are after a while
+	@./.ci/prepare bench
 	cargo build --release -p flowforge-server -p flowforge-tests --bins
-	FLOWFORGE_BIN=$(CURDIR)/target/release/flowforge ./target/release/flowforge-bench
+	$(BENCH)
+	$(BENCH) stores --rows $(ROWS)
+	$(BENCH) redis
 
 bench-sdk: ## what capture costs a Python task, beside a plain print and wandb, and how soon a line is seen
 	@./.ci/prepare bench-sdk

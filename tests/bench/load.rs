@@ -42,9 +42,10 @@ pub(crate) async fn paced(producers: &[Client], rate: usize, length: Duration, l
     let started = Instant::now();
     let (mut count, mut next) = (0_u64, 0);
     let mut ticks = tokio::time::interval(Duration::from_millis(1));
-    while started.elapsed() < length {
+    let all = length.as_secs() * rate as u64;
+    while count < all {
         ticks.tick().await;
-        let due = (started.elapsed().as_secs_f64() * rate as f64) as u64;
+        let due = all.min((started.elapsed().as_secs_f64() * rate as f64) as u64);
         while count < due {
             producers[next].push_async(line(line_bytes)).await;
             sent[next] += 1;

@@ -4,13 +4,15 @@
 //! this hour; compare them within one run.
 
 mod load;
+mod stores;
 mod usage;
 mod watch;
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use flowforge_test_services::redis::{Persistence, Redis};
 use flowforge_tests::server::{Overrides, Server};
 use hdrhistogram::Histogram;
 
@@ -44,6 +46,24 @@ struct Args {
     /// More server settings, section.key=value.
     #[arg(long = "set")]
     settings: Vec<String>,
+    #[command(subcommand)]
+    scenario: Option<Scenario>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Scenario {
+    /// The stores beside each other: inserts, disk, history
+    Stores {
+        /// Lines in each
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: u64,
+    },
+    /// Redis with each store: a task at 10,000 lines/s, and a viewer of it
+    Redis {
+        /// Lines in each
+        #[arg(long, default_value_t = 50_000)]
+        rows: u64,
+    },
 }
 
 impl Args {
@@ -58,9 +78,15 @@ impl Args {
 fn main() -> Result<()> {
     let args = Args::parse();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        spread_latency(&args).await?;
-        one_task_latency(&args).await?;
-        throughput(&args).await
+        match args.scenario {
+            None => {
+                spread_latency(&args).await?;
+                one_task_latency(&args).await?;
+                throughput(&args).await
+            }
+            Some(Scenario::Stores { rows }) => stores::compare(rows).await,
+            Some(Scenario::Redis { rows }) => over_redis(&args, rows).await,
+        }
     })
 }
 
@@ -68,7 +94,7 @@ fn main() -> Result<()> {
 async fn spread_latency(args: &Args) -> Result<()> {
     let watched = args.viewers.min(args.tasks);
     say(&format!("{} tasks, {} lines/s, {watched} viewers of {watched} tasks", args.tasks, args.rate));
-    latency(args, args.tasks, |viewer| viewer % args.tasks).await
+    latency(args, args.overrides(), args.tasks, |viewer| viewer % args.tasks).await
 }
 
 /// All viewers watch the same task, which prints a tenth of the lines.
@@ -76,11 +102,27 @@ async fn one_task_latency(args: &Args) -> Result<()> {
     let rate = args.rate / 10;
     say(&format!("1 task, {rate} lines/s, {} viewers of it: {} deliveries/s", args.viewers, rate * args.viewers));
     let args = Args { rate, settings: args.settings.clone(), ..*args };
-    latency(&args, 1, |_| 0).await
+    latency(&args, args.overrides(), 1, |_| 0).await
 }
 
-async fn latency(args: &Args, tasks: usize, watched: impl Fn(usize) -> usize) -> Result<()> {
-    let server = Server::start_with(args.overrides()).await?;
+/// Everything between a line and its viewer that a site of several servers has.
+async fn over_redis(args: &Args, rows: u64) -> Result<()> {
+    for name in ["SQLite", "PostgreSQL", "ClickHouse"] {
+        say(&format!("Redis and {name}: {rows} lines of 1 task, {} lines/s, 1 viewer of it", args.rate));
+        let redis = Redis::start(Persistence::Always).await?;
+        let folder = tempfile::tempdir()?;
+        let (settings, _server) = stores::settings(name, folder.path()).await?;
+        let overrides = args.overrides().set("broker.driver", "redis").set("redis.url", &redis.url());
+        let overrides = settings.iter().fold(overrides, |overrides, (key, value)| overrides.set(key, value));
+        let seconds = rows / args.rate as u64;
+        let args = Args { viewers: 1, seconds, settings: Vec::new(), ..*args };
+        latency(&args, overrides, 1, |_| 0).await?;
+    }
+    Ok(())
+}
+
+async fn latency(args: &Args, overrides: Overrides, tasks: usize, watched: impl Fn(usize) -> usize) -> Result<()> {
+    let server = Server::start_with(overrides).await?;
     let producers = load::start(&server, tasks).await?;
     let viewers: Vec<_> = (0..args.viewers)
         .map(|viewer| tokio::spawn(watch::watch(server.task_url(&load::task(watched(viewer))), args.line_bytes)))
@@ -104,7 +146,7 @@ async fn latency(args: &Args, tasks: usize, watched: impl Fn(usize) -> usize) ->
     row("lines sent, deliveries, lost", &format!("{lines}, {seen}, 0"));
     let ms = |quantile: f64| all.value_at_quantile(quantile) as f64 / 1e6;
     let (p50, p99, p999) = (ms(0.5), ms(0.99), ms(0.999));
-    row("send to SSE, p50 / p99 / p99.9 / max", &format!("{p50:.2} / {p99:.2} / {p999:.2} / {:.2} ms", ms(1.0)));
+    row("print to SSE, p50 / p99 / p99.9 / max", &format!("{p50:.2} / {p99:.2} / {p999:.2} / {:.2} ms", ms(1.0)));
     cost(&before, &after, lines);
     Ok(())
 }
@@ -134,6 +176,11 @@ fn cost(before: &Usage, after: &Usage, lines: u64) {
     let cpu = after.cpu.saturating_sub(before.cpu).as_secs_f64();
     row("server CPU-s per million lines", &format!("{:.2}", cpu * 1e6 / lines.max(1) as f64));
     row("server RSS, peak", &format!("{} MiB, {} MiB", after.rss >> 20, after.peak_rss >> 20));
+}
+
+#[allow(clippy::print_stderr, reason = "the table goes elsewhere")]
+fn progress(words: &str) {
+    eprintln!("  {words}");
 }
 
 #[allow(clippy::print_stdout, reason = "the table is what this program is for")]

@@ -28,8 +28,8 @@ const CAPTURED_AT: i64 = 1_790_000_000_000_000_000;
 pub struct Plan {
     /// `http://host:port` of gRPC.
     pub grpc_url: String,
-    /// Where it goes on when that fails, and back again, in turn.
-    pub elsewhere: Option<String>,
+    /// More of them: each call after the first goes to the next.
+    pub others: Vec<String>,
     /// Which task.
     pub task: String,
     /// Begins every line; names the producer in failures.
@@ -51,7 +51,7 @@ impl Plan {
     pub fn new(grpc_url: &str, task: &str, tag: &str, lines: u64) -> Self {
         Self {
             grpc_url: grpc_url.to_owned(),
-            elsewhere: None,
+            others: Vec::new(),
             task: task.to_owned(),
             tag: tag.to_owned(),
             rate: None,
@@ -166,7 +166,7 @@ struct Run {
     moved: Instant,
     captured: u64,
     stored: u64,
-    calls: u64,
+    calls: usize,
 }
 
 impl Run {
@@ -199,7 +199,8 @@ impl Run {
     async fn one_call(&mut self) -> Result<bool> {
         let mut say = hello(&self.plan.task, self.producer);
         say.first_unacked_seq = self.stored + 1;
-        let mut call = Call::open_on(connect_watchful(self.next_url()).await?).await?;
+        let url = self.address();
+        let mut call = Call::open_on(connect_watchful(&url).await?).await?;
         let welcome = call.say_hello(say).await?;
         lock(&self.journal).welcomes += 1;
         self.told(welcome.queued_seq, welcome.stored_seq);
@@ -251,10 +252,10 @@ impl Run {
     }
 
     /// Where the next call goes.
-    fn next_url(&mut self) -> &str {
+    fn address(&mut self) -> String {
+        let at = self.calls % (1 + self.plan.others.len());
         self.calls += 1;
-        let elsewhere = self.plan.elsewhere.as_deref().filter(|_| self.calls.is_multiple_of(2));
-        elsewhere.unwrap_or(&self.plan.grpc_url)
+        if at == 0 { self.plan.grpc_url.clone() } else { self.plan.others[at - 1].clone() }
     }
 
     /// The same whenever it is sent.

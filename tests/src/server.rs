@@ -37,6 +37,13 @@ impl Overrides {
         Ok(settings.set("queue.claim_idle", "2s").set("sqlite.path", &path.display().to_string()))
     }
 
+    /// Of several servers over one Redis and one PostgreSQL database.
+    pub fn sharing_postgres(database_url: &str, redis_url: &str) -> Self {
+        let settings = Self::none().set("broker.driver", "redis").set("redis.url", redis_url);
+        let settings = settings.set("logging.storage_driver", "postgres");
+        settings.set("postgres.url", &format!("\"{database_url}\""))
+    }
+
     /// Sets `section.key`.
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {

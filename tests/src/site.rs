@@ -181,7 +181,7 @@ impl Site {
             let home = site.ways[number % site.ways.len()].address();
             let away = site.ways[(number + 1) % site.ways.len()].address();
             let plan = Plan::endless(&format!("http://{home}"), task, &format!("{task}/{number}"), RATE);
-            let plan = Plan { batch: 50, elsewhere: Some(format!("http://{away}")), ..plan };
+            let plan = Plan { batch: 50, others: vec![format!("http://{away}")], ..plan };
             site.generators.push((task, Generator::start(plan)));
         }
         for (number, task) in TASKS.iter().cycle().take(4).enumerate() {

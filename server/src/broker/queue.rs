@@ -39,6 +39,8 @@ struct Inner {
     /// Waiting and under way.
     size: QueueSize,
     tenant_bytes: HashMap<Box<str>, usize>,
+    /// Batches by the part of a queue elsewhere that they stand in.
+    shards: HashMap<usize, usize>,
     flush_now: bool,
     draining: bool,
     /// Waiting rows at which the writer wants to be woken.
@@ -60,6 +62,9 @@ impl Queue {
         inner.size.rows += rows;
         inner.size.bytes += batch.weight;
         add_tenant_bytes(&mut inner.tenant_bytes, &batch);
+        if let Some(entry) = &batch.entry {
+            *inner.shards.entry(entry.shard).or_default() += 1;
+        }
         inner.waiting.push_back((Instant::now(), batch));
         // The writer is woken only where its decision may change, not for each line.
         let ring = before < inner.ring_at && inner.ring_at <= inner.waiting_rows;
@@ -149,6 +154,14 @@ impl Queue {
         for batch in batches {
             inner.size.rows -= batch.records.len();
             inner.size.bytes -= batch.weight;
+            if let Some(entry) = &batch.entry
+                && let Some(count) = inner.shards.get_mut(&entry.shard)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    inner.shards.remove(&entry.shard);
+                }
+            }
             let tenant = batch.task.tenant();
             if let Some(bytes) = inner.tenant_bytes.get_mut(tenant) {
                 *bytes -= batch.weight;
@@ -185,12 +198,9 @@ impl Queue {
         self.release(&forgotten.into_iter().map(|(_, batch)| batch).collect::<Vec<_>>());
     }
 
-    /// Whether such a batch is waiting or under way.
-    pub(in crate::broker) fn holds(&self, mut wanted: impl FnMut(&Batch) -> bool) -> bool {
-        let inner = self.lock();
-        let waiting: usize = inner.waiting.iter().map(|(_, batch)| batch.records.len()).sum();
-        // What is under way is not looked into: any of it may be wanted.
-        inner.size.rows > waiting || inner.waiting.iter().any(|(_, batch)| wanted(batch))
+    /// Whether anything of this part of a queue elsewhere is waiting or under way.
+    pub(in crate::broker) fn has_of_shard(&self, shard: usize) -> bool {
+        self.lock().shards.contains_key(&shard)
     }
 
     pub(in crate::broker) fn size(&self) -> QueueSize {

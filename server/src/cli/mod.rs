@@ -132,6 +132,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(args.config.config.as_deref())?;
     crate::serve::init_logging(&config)?;
+    for words in crate::config::unread_variables(variables()) {
+        tracing::warn!("{words}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(Box::pin(crate::serve::serve(config, Roles::of(&args.roles))))?;
     Ok(ExitCode::SUCCESS)
@@ -142,7 +145,15 @@ fn check_config(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(args.config.as_deref())?;
     let described = crate::config::describe(&config);
     writeln!(std::io::stdout(), "{}", described.trim_end())?;
+    for words in crate::config::unread_variables(variables()) {
+        writeln!(std::io::stderr(), "warning: {words}")?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Names of what is in the environment.
+fn variables() -> impl Iterator<Item = String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())
 }
 
 /// A runtime for a command that does one thing.

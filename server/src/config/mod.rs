@@ -9,6 +9,7 @@ mod load;
 mod postgres;
 mod secret;
 mod units;
+mod unread;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub use load::{ConfigError, DEFAULT_PATH};
 pub use postgres::PostgresConfig;
 pub use secret::{Secret, SecretUrl};
 pub use units::{AutoPeriod, Period, Size};
+pub use unread::unread_variables;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

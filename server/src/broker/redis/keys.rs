@@ -17,6 +17,7 @@
 //! | `logs:worker:{<stream>}` | hash | which worker reads the shard, until when, with which fencing token |
 //! | `logs:dead:{<stream>}` | stream | entries that cannot be read, for operators |
 //! | `logs:workers` | sorted set | live workers by their last sign of life |
+//! | `logs:connections` | hash | the connection of each worker, as Redis numbers it; not in a Cluster |
 //!
 //! | channel | what |
 //! |---|---|
@@ -37,6 +38,9 @@ pub(super) const SHARDS: &str = "logs:shards";
 
 /// Live workers.
 pub(super) const WORKERS: &str = "logs:workers";
+
+/// Which connection each has.
+pub(super) const CONNECTIONS: &str = "logs:connections";
 
 /// The consumer group of every shard's stream.
 pub(super) const GROUP: &str = "log_workers";

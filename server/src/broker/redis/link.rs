@@ -52,6 +52,8 @@ pub(super) struct Conn {
     inner: Inner,
     /// Of the server behind it; empty for a Cluster.
     pub(super) run_id: Arc<str>,
+    /// Its number there; empty for a Cluster, and where it may not be asked.
+    pub(super) client: Arc<str>,
     number: u64,
 }
 
@@ -205,12 +207,14 @@ impl Target {
             Self::Sentinel(client) => client.lock().await.get_async_connection_with_config(&config()).await?,
             Self::Cluster(client, _) => {
                 let inner = Inner::Cluster(client.get_async_connection().await?);
-                return Ok(Conn { inner, run_id: "".into(), number });
+                return Ok(Conn { inner, run_id: "".into(), client: "".into(), number });
             }
         };
         let info: String = redis::cmd("INFO").arg("server").query_async(&mut single).await?;
         let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().into();
-        Ok(Conn { inner: Inner::Single(single), run_id, number })
+        let client: RedisResult<u64> = redis::cmd("CLIENT").arg("ID").query_async(&mut single).await;
+        let client = client.map_or_else(|_| String::new(), |client| client.to_string()).into();
+        Ok(Conn { inner: Inner::Single(single), run_id, client, number })
     }
 
     /// A server to talk to directly.

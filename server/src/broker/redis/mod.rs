@@ -4,7 +4,7 @@
 //! (`session`, `append.lua`). Everything else that changes a task (Hello, Close, a lost producer, a lost memory) is worked
 //! out from what was read, by the same rules as in the embedded broker, and committed if nothing has changed meanwhile
 //! (`change`, `task`, `commit.lua`). Viewers read a mirror of the window (`mirror`, `subscriber`), the writer is fed from the
-//! shards that this process holds (`worker`), and `lease` ends producers that are gone.
+//! shards that this process holds (`worker`, `holds`), and `lease` ends producers that are gone.
 //!
 //! Invariants beside those of every broker: no new epoch is shown, and nothing appended to it, before the store has the record
 //! that says so. Pub/Sub is a hint: whatever it loses is found by comparing. What is tried again after an error is safe to do
@@ -13,6 +13,7 @@
 
 mod change;
 mod check;
+mod holds;
 mod keys;
 mod lease;
 mod link;
@@ -112,7 +113,7 @@ struct Shared {
     moved: watch::Sender<u64>,
     /// What this worker has read and the writer has not stored.
     queue: Queue,
-    holds: Mutex<worker::Holds>,
+    holds: Mutex<holds::Holds>,
     leaving: AtomicBool,
     room: Room,
 }

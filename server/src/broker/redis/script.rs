@@ -39,6 +39,8 @@ script!(/** The record is in the store. */ PERSISTED, "persisted.lua", EVEN_WHEN
 script!(/** The lease clock. */ LEASE, "lease.lua", EVEN_WHEN_FULL);
 script!(/** A whole lease from now on. */ RENEW, "renew.lua", EVEN_WHEN_FULL);
 script!(/** Who reads a shard. */ CLAIM, "claim.lua", EVEN_WHEN_FULL);
+script!(/** Names in the group that nobody has any more. */ FORGET, "forget.lua", EVEN_WHEN_FULL);
+script!(/** A worker is gone. */ GONE, "gone.lua", EVEN_WHEN_FULL);
 script!(/** Who works. */ HEARTBEAT, "heartbeat.lua", EVEN_WHEN_FULL);
 
 impl Script {

@@ -1,9 +1,8 @@
 //! The worker: reads shards of the durable queue for the writer of this process, and lets go of what is stored.
 //!
 //! **A shard is read by one worker at a time**, so every task is stored in offset order and its watermark is the last offset
-//! stored. The hold on a shard is a lease of `queue.claim_idle` with a fencing token; shards are spread over the live workers
-//! in the order of their names, and move when one joins or goes. A worker that loses a shard forgets what it had not
-//! inserted; one that takes a shard claims everything pending, oldest first.
+//! stored; `holds` says who. A worker that loses a shard forgets what it had not inserted; one that takes a shard claims
+//! everything pending, oldest first.
 //!
 //! Reading is polling: a blocking read would hold a connection for itself, in a Cluster one a node. While lines come it does not
 //! pause.
@@ -18,10 +17,11 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
 use super::Shared;
-use super::keys::{GROUP, Shard, WORKERS, parse_task};
-use super::link::{Conn, refusal};
+use super::holds::is_of;
+use super::keys::{GROUP, Shard, parse_task};
+use super::link::refusal;
 use super::mirror::entry_fields;
-use super::script::{Args, CLAIM, HEARTBEAT, STORED, TAKE, text, texts};
+use super::script::{Args, FORGET, STORED, TAKE, text, texts};
 use super::wire;
 use crate::broker::{Batch, BrokerError, QueueEntry};
 
@@ -42,20 +42,6 @@ const AHEAD_BYTES: usize = 64 << 20;
 
 /// How long to go on telling Redis what is stored before looking whether the shard is still ours.
 const TELL: Duration = Duration::from_mins(5);
-
-/// A shard that this worker reads.
-#[derive(Debug, Clone)]
-struct Hold {
-    token: String,
-    /// Not renewed until then, it is lost.
-    until: Instant,
-    /// Pending entries come first.
-    claimed: bool,
-}
-
-/// The shards of this worker.
-#[derive(Default)]
-pub(super) struct Holds(HashMap<usize, Hold>);
 
 /// Runs until dropped.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -81,79 +67,18 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    fn holds(&self) -> std::sync::MutexGuard<'_, Holds> {
-        self.holds.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// A sign of life, and each shard taken, kept or given up by what the other workers leave to this one.
-    async fn spread(&self) -> RedisResult<()> {
-        let conn = self.link.conn().await?;
-        let result = self.spread_on(&conn).await;
-        result.inspect_err(|error| self.link.failed(&conn, error))
-    }
-
-    async fn spread_on(&self, conn: &Conn) -> RedisResult<()> {
-        let (leaving, lasts) = (self.is_leaving(), self.options.claim_idle.as_millis());
-        let mut args = Args::default();
-        args.push(&self.id).number(lasts).push(if leaving { "0" } else { "1" });
-        let live = texts(&HEARTBEAT.call(conn, &[WORKERS], &args).await?);
-        let mine = live.iter().position(|id| *id == self.id);
-        for shard in self.shards.iter() {
-            let wanted = mine.is_some_and(|mine| shard.number % live.len() == mine);
-            let held = self.holds().0.get(&shard.number).cloned();
-            if held.is_none() && !wanted {
-                continue;
-            }
-            // A shard is handed on only when everything taken from it is stored.
-            let keep = wanted || self.queue.holds(|batch| is_of(batch, shard.number));
-            let asked = Instant::now();
-            let mut args = Args::default();
-            args.push(&self.id).number(lasts).push(if keep { "1" } else { "0" });
-            let token = text(&CLAIM.call(conn, &[&shard.worker], &args).await?);
-            self.note_hold(shard, held, token, asked, wanted);
-        }
-        Ok(())
-    }
-
-    fn note_hold(&self, shard: &Shard, held: Option<Hold>, token: String, asked: Instant, wanted: bool) {
-        let number = shard.number;
-        let same = held.as_ref().is_some_and(|held| held.token == token);
-        if token.is_empty() {
-            if held.is_some() {
-                info!(shard = number, wanted, "this worker does not read the shard any more");
-                self.let_shard_go(number);
-            }
-            return;
-        }
-        if !same {
-            info!(shard = number, token, "this worker reads the shard");
-            self.queue.forget(|batch| is_of(batch, number));
-        }
-        let claimed = same && held.is_some_and(|held| held.claimed);
-        let until = asked + self.options.claim_idle;
-        self.holds().0.insert(number, Hold { token, until, claimed });
-        if !wanted {
-            self.holds().0.entry(number).and_modify(|hold| hold.claimed = true);
-        }
-    }
-
-    fn let_shard_go(&self, number: usize) {
-        self.holds().0.remove(&number);
-        self.queue.forget(|batch| is_of(batch, number));
-    }
-
     /// Reads each held shard once. Returns whether there was anything.
     async fn read_shards(&self) -> Result<bool, BrokerError> {
         if self.is_leaving() {
             return Ok(false);
         }
         let mut any = false;
-        let numbers: Vec<usize> = self.holds().0.keys().copied().collect();
+        let numbers = self.holds().wanted();
         for number in numbers {
             if self.queue.size().bytes > AHEAD_BYTES {
                 return Ok(false);
             }
-            let Some(hold) = self.holds().0.get(&number).cloned() else { continue };
+            let Some(hold) = self.holds().get(number) else { continue };
             if Instant::now() >= hold.until {
                 warn!(shard = number, "the hold on the shard could not be renewed in time");
                 self.let_shard_go(number);
@@ -168,9 +93,7 @@ impl Shared {
                 Ok(found) => any |= found,
                 Err(error) => {
                     // What was on its way is pending with us, unread: it has to be claimed before anything new.
-                    if let Some(hold) = self.holds().0.get_mut(&number) {
-                        hold.claimed = false;
-                    }
+                    self.holds().note_claimed(number, false);
                     return Err(refusal(&error));
                 }
             }
@@ -221,10 +144,8 @@ impl Shared {
         if count > 0 {
             info!(shard = shard.number, entries = count, "claimed what was given to a worker and not acknowledged");
         }
-        self.forget_idle_consumers(shard).await?;
-        if let Some(hold) = self.holds().0.get_mut(&shard.number) {
-            hold.claimed = true;
-        }
+        self.forget_idle_consumers(shard, token).await?;
+        self.holds().note_claimed(shard.number, true);
         Ok(count > 0)
     }
 
@@ -238,24 +159,12 @@ impl Shared {
     }
 
     /// Workers that are gone leave a name in the group.
-    async fn forget_idle_consumers(&self, shard: &Shard) -> RedisResult<()> {
-        let mut cmd = redis::cmd("XINFO");
-        cmd.arg("CONSUMERS").arg(&shard.stream).arg(GROUP);
-        let Value::Array(consumers) = self.link.run(&cmd).await? else { return Ok(()) };
-        for consumer in consumers {
-            let fields = match consumer {
-                Value::Array(parts) => parts.chunks(2).map(|pair| (text(&pair[0]), pair.get(1).map(text))).collect(),
-                Value::Map(pairs) => pairs.iter().map(|(name, value)| (text(name), Some(text(value)))).collect(),
-                _ => HashMap::new(),
-            };
-            let field = |name: &str| fields.get(name).cloned().flatten().unwrap_or_default();
-            if field("pending") == "0" && field("name") != self.id {
-                let mut cmd = redis::cmd("XGROUP");
-                cmd.arg("DELCONSUMER").arg(&shard.stream).arg(GROUP).arg(field("name"));
-                self.link.run(&cmd).await?;
-            }
-        }
-        Ok(())
+    async fn forget_idle_consumers(&self, shard: &Shard, token: &str) -> RedisResult<()> {
+        let conn = self.link.conn().await?;
+        let mut args = Args::default();
+        args.push(&self.id).push(token).push(GROUP);
+        let done = FORGET.call(&conn, &[&shard.worker, &shard.stream], &args).await;
+        done.map(drop).inspect_err(|error| self.link.failed(&conn, error))
     }
 
     /// Into the local queue, for the writer.
@@ -293,7 +202,7 @@ impl Shared {
     /// What of a delivery is one shard's, is in the store.
     pub(super) async fn tell_stored(self: &Arc<Self>, number: usize, batches: &[Arc<Batch>]) {
         let shard = self.shards.get(number);
-        let Some(hold) = self.holds().0.get(&number).cloned() else { return };
+        let Some(hold) = self.holds().get(number) else { return };
         let tasks = by_task(batches);
         let mut keys = vec![shard.worker.clone(), shard.stream.clone(), shard.bytes.clone()];
         let hints = if self.publisher.is_none() { shard.hints.as_str() } else { "" };
@@ -313,6 +222,7 @@ impl Shared {
         let answer = match self.link.call(TELL, &STORED, &keys, |_| args.clone()).await {
             Ok(answer) => texts(&answer),
             Err(error) => {
+                self.holds().note_claimed(number, false);
                 return warn!(shard = number, %error, "cannot tell redis what is stored; it is stored again later");
             }
         };
@@ -333,19 +243,6 @@ impl Shared {
         }
         self.moved.send_modify(|count| *count = count.wrapping_add(1));
     }
-
-    #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
-        self.holds().0.len()
-    }
-
-    /// Gives up every shard, once nothing of it is queued.
-    pub(super) async fn leave_shards(&self) {
-        if let Err(error) = self.spread().await {
-            debug!(%error, "cannot give up shards, their holds run out");
-        }
-        self.holds().0.clear();
-    }
 }
 
 type Stored = HashMap<(TaskKey, u64), (u64, HashMap<ProducerId, u64>)>;
@@ -363,8 +260,4 @@ fn by_task(batches: &[Arc<Batch>]) -> Stored {
         }
     }
     tasks
-}
-
-fn is_of(batch: &Batch, shard: usize) -> bool {
-    batch.entry.as_ref().is_some_and(|entry| entry.shard == shard)
 }
