@@ -107,7 +107,7 @@ async fn one_task_latency(args: &Args) -> Result<()> {
 
 /// Everything between a line and its viewer that a site of several servers has.
 async fn over_redis(args: &Args, rows: u64) -> Result<()> {
-    for name in ["SQLite", "PostgreSQL", "ClickHouse"] {
+    for name in stores::STORES {
         say(&format!("Redis and {name}: {rows} lines of 1 task, {} lines/s, 1 viewer of it", args.rate));
         let redis = Redis::start(Persistence::Always).await?;
         let folder = tempfile::tempdir()?;

@@ -29,6 +29,9 @@ const BATCH: u64 = 10_000;
 const PAGE: u64 = 1_000;
 const PAGES: u64 = 200;
 
+/// What is compared.
+pub(crate) const STORES: [&str; 3] = ["SQLite", "PostgreSQL", "ClickHouse"];
+
 const PRODUCER: ProducerId = ProducerId([7; 16]);
 
 /// A store and what it runs on.
@@ -51,17 +54,19 @@ pub(crate) async fn compare(lines: u64) -> Result<()> {
         "--rows must be a multiple of {}",
         TASKS * BATCH
     );
-    for name in ["SQLite", "PostgreSQL", "ClickHouse"] {
-        say(&format!("{name}: {lines} lines of {TASKS} tasks, in batches of {BATCH}"));
+    let mut table = Vec::new();
+    for name in STORES {
         let site = Site::of(name).await?;
         let rate = site.fill(name, lines).await?;
-        row("inserted lines/s", &format!("{rate:.0}"));
-        row("bytes on disk a line", &format!("{:.0}", site.bytes(lines).await? as f64 / lines as f64));
         let pages = site.read_pages(lines).await?;
-        let ms = |quantile: f64| pages.value_at_quantile(quantile) as f64 / 1e6;
-        row(&format!("{PAGE} lines of history, p50 / p99"), &format!("{:.2} / {:.2} ms", ms(0.5), ms(0.99)));
         site.store.close().await;
+        let bytes = site.bytes(lines).await? as f64 / lines as f64;
+        let ms = |quantile: f64| pages.value_at_quantile(quantile) as f64 / 1e6;
+        table.push((name, format!("{rate:>10.0} {bytes:>12.0} {:>12.2} {:>10.2}", ms(0.5), ms(0.99))));
     }
+    say(&format!("{lines} lines of {TASKS} tasks, in batches of {BATCH}; pages of {PAGE} lines anywhere in them, ms"));
+    row("", "inserted/s   bytes/line     page p50        p99");
+    table.iter().for_each(|(name, figures)| row(name, figures));
     Ok(())
 }
 
@@ -122,7 +127,7 @@ impl Site {
         Ok(times)
     }
 
-    /// Without what the store writes ahead of its tables, which does not grow with them.
+    /// Once the store is closed, and without what it writes ahead of its tables, which does not grow with them.
     async fn bytes(&self, lines: u64) -> Result<u64> {
         match &self.disk {
             Disk::Sqlite(folder) => Ok(std::fs::metadata(folder.path().join("bench.db"))?.len()),

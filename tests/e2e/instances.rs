@@ -12,6 +12,7 @@ use flowforge_tests::server::{Overrides, Server};
 use flowforge_tests::store_read;
 use flowforge_tests::viewer::Viewer;
 use flowforge_tests::wait::{self, PATIENCE};
+use futures_util::future::try_join_all;
 use rustix::process::Signal;
 
 /// Shards, as by default.
@@ -138,8 +139,8 @@ async fn workers_share_the_shards_whoever_freezes_thaws_or_joins() -> Result<()>
     site.shares_are("the third to get a share", &[&one, &two, &three], &[2, 1, 1]).await?;
     acks_move(&generators).await.context("with a third worker")?;
 
-    for ((task, generator), viewer) in generators.into_iter().zip(viewers) {
-        let journal = generator.finish().await?;
+    let ends = generators.into_iter().map(async |(task, generator)| anyhow::Ok((task, generator.finish().await?)));
+    for ((task, journal), viewer) in try_join_all(ends).await?.into_iter().zip(viewers) {
         let store = store_read::over_http(&tail.task_url(&task)).await?;
         ensure!(store.rows.len() as u64 == journal.captured + 1, "{task}: {} rows", store.rows.len());
         check_store(&store, &[journal])?;

@@ -18,6 +18,8 @@ mod keys;
 mod lease;
 mod link;
 mod mirror;
+mod registry;
+mod room;
 mod script;
 mod session;
 mod subscriber;
@@ -28,21 +30,21 @@ mod worker;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use flowforge_storage::{LogStore, StoreError, TaskKey};
-use redis::FromRedisValue as _;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 
 pub use self::check::StartError;
 use self::keys::Shards;
 use self::link::Link;
 use self::mirror::Mirror;
+use self::room::Room;
 use self::session::{RedisSession, Seat};
 use self::subscriber::Order;
 use self::url::RedisAddress;
@@ -54,12 +56,6 @@ use super::{
 
 /// How often everything is compared with Redis although no hint came.
 const COMPARE: Duration = Duration::from_secs(2);
-
-/// How often queued bytes are counted.
-const COUNT: Duration = Duration::from_millis(200);
-
-/// How long a task that nobody watches any more is still followed: readers come back.
-const IDLE_KEPT: Duration = Duration::from_secs(5);
 
 /// Bounds, times and addresses.
 #[derive(Clone)]
@@ -118,13 +114,6 @@ struct Shared {
     room: Room,
 }
 
-/// How much room the queue has, as last counted.
-struct Room {
-    limits: QueueLimits,
-    bytes: Mutex<HashMap<String, usize>>,
-    counted: Notify,
-}
-
 impl RedisBroker {
     /// Checks the servers, and starts what runs in the background.
     pub async fn start(store: Arc<dyn LogStore>, options: RedisOptions) -> Result<Self, StartError> {
@@ -156,13 +145,13 @@ impl RedisBroker {
             queue: Queue::new(options.queue),
             holds: Mutex::default(),
             leaving: AtomicBool::new(false),
-            room: Room { limits: options.queue, bytes: Mutex::default(), counted: Notify::new() },
+            room: Room::new(options.queue),
             options,
         });
         let mut background = vec![
             tokio::spawn(subscriber::run(Arc::clone(&shared), received)),
             tokio::spawn(every(COMPARE, Arc::clone(&shared), |shared| async move { shared.compare().await })),
-            tokio::spawn(every(COUNT, Arc::clone(&shared), |shared| async move { shared.count().await })),
+            tokio::spawn(every(room::COUNT, Arc::clone(&shared), |shared| async move { shared.count().await })),
             tokio::spawn(every(shared.options.lease / 3, Arc::clone(&shared), |shared| async move {
                 shared.renew(&shared.all_seats()).await;
             })),
@@ -300,109 +289,6 @@ impl Shared {
         self.leaving.load(Ordering::Acquire)
     }
 
-    /// The task's mirror and a viewer's hold on it, made together so that no sweep comes between.
-    fn mirrored(&self, task: &TaskKey) -> (Arc<Mirror>, Subscription) {
-        let mut mirrors = self.lock_mirrors();
-        let mirror =
-            mirrors.entry(task.clone()).or_insert_with(|| Arc::new(Mirror::new(task, self.options.recent_bytes)));
-        *mirror.idle_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        (Arc::clone(mirror), Subscription::new(Arc::clone(&mirror.feed)))
-    }
-
-    fn mirror(&self, task: &TaskKey) -> Option<Arc<Mirror>> {
-        self.lock_mirrors().get(task).cloned()
-    }
-
-    fn mirrors(&self) -> Vec<Arc<Mirror>> {
-        self.lock_mirrors().values().cloned().collect()
-    }
-
-    fn watched(&self) -> Vec<TaskKey> {
-        self.lock_mirrors().keys().cloned().collect()
-    }
-
-    fn refresh_all(self: &Arc<Self>) {
-        for mirror in self.mirrors().iter().filter(|mirror| mirror.position().is_some()) {
-            self.refresh_soon(mirror);
-        }
-    }
-
-    /// Lets go of mirrors that nobody has watched for a while.
-    fn forget_mirrors(&self) {
-        self.lock_mirrors().retain(|task, mirror| {
-            let mut idle_since = mirror.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
-            if mirror.feed.viewers() > 0 {
-                *idle_since = None;
-                return true;
-            }
-            if idle_since.get_or_insert_with(Instant::now).elapsed() < IDLE_KEPT {
-                return true;
-            }
-            // Under the map's lock, so that a new viewer's subscription comes after it.
-            self.orders.try_send(Order::Forget(task.clone())).is_err()
-        });
-    }
-
-    fn lock_mirrors(&self) -> MutexGuard<'_, HashMap<TaskKey, Arc<Mirror>>> {
-        self.mirrors.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_turns(&self) -> MutexGuard<'_, HashMap<TaskKey, Arc<tokio::sync::Mutex<()>>>> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_seats(&self) -> MutexGuard<'_, HashMap<TaskKey, Vec<Arc<Seat>>>> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A session begins. Older ones of the same producer here learn that they are fenced.
-    fn seat(self: &Arc<Self>, seat: &Arc<Seat>) {
-        let older = {
-            let mut seats = self.lock_seats();
-            let seats = seats.entry(seat.task.clone()).or_default();
-            let older: Vec<_> = seats.iter().filter(|other| other.producer == seat.producer).cloned().collect();
-            seats.push(Arc::clone(seat));
-            older
-        };
-        if !older.is_empty() {
-            let shared = Arc::clone(self);
-            tokio::spawn(async move { shared.compare_seats(&older).await });
-        }
-    }
-
-    fn unseat(&self, seat: &Arc<Seat>) {
-        let mut seats = self.lock_seats();
-        if let Some(of_task) = seats.get_mut(&seat.task) {
-            of_task.retain(|other| !Arc::ptr_eq(other, seat));
-            if of_task.is_empty() {
-                seats.remove(&seat.task);
-            }
-        }
-    }
-
-    fn seats_of(&self, task: &TaskKey) -> Vec<Arc<Seat>> {
-        self.lock_seats().get(task).cloned().unwrap_or_default()
-    }
-
-    fn all_seats(&self) -> Vec<Arc<Seat>> {
-        self.lock_seats().values().flatten().cloned().collect()
-    }
-
-    /// `<producer>=<seq>` of a task's hint.
-    fn note_stored(&self, task: &TaskKey, epoch: u64, stored: u64, producers: &[&str]) {
-        if let Some(mirror) = self.mirror(task) {
-            mirror.stored(epoch, stored);
-        }
-        let seats = self.seats_of(task);
-        for seat in seats.iter().filter(|seat| seat.epoch == epoch) {
-            let id = seat.producer.to_string();
-            let seq = producers.iter().find_map(|pair| pair.strip_prefix(id.as_str())?.strip_prefix('=')?.parse().ok());
-            if let Some(seq) = seq {
-                seat.note(|progress| progress.stored_seq = progress.stored_seq.max(seq));
-            }
-        }
-    }
-
     async fn compare(self: &Arc<Self>) {
         self.compare_seats(&self.all_seats()).await;
         self.compare_mirrors().await;
@@ -430,48 +316,6 @@ impl Shared {
     async fn flush_soon(&self, task: &TaskKey) {
         self.queue.flush_now();
         self.publish(&self.shards.of(task).hints, vec![b"F".to_vec()]).await;
-    }
-
-    /// Counts what is queued, of every tenant.
-    async fn count(&self) {
-        let mut sum: HashMap<String, usize> = HashMap::new();
-        for shard in self.shards.iter() {
-            let Ok(bytes) = self.link.run(redis::cmd("HGETALL").arg(&shard.bytes)).await else { return };
-            let bytes = HashMap::<String, i64>::from_redis_value(bytes).unwrap_or_default();
-            for (tenant, bytes) in bytes {
-                *sum.entry(tenant).or_default() += usize::try_from(bytes).unwrap_or(0);
-            }
-        }
-        *self.room.lock() = sum;
-        self.room.counted.notify_waiters();
-    }
-}
-
-impl Room {
-    /// Appended since the last count.
-    fn note(&self, tenant: &str, bytes: usize) {
-        let mut known = self.lock();
-        match known.get_mut(tenant) {
-            Some(known) => *known += bytes,
-            None => drop(known.insert(tenant.to_owned(), bytes)),
-        }
-    }
-
-    async fn admit(&self, tenant: &str) {
-        while !self.has_room(tenant) {
-            // Bounded, so that a count between looking and waiting is not missed for long.
-            let _ = timeout(COUNT, self.counted.notified()).await;
-        }
-    }
-
-    fn has_room(&self, tenant: &str) -> bool {
-        let known = self.lock();
-        known.values().sum::<usize>() < self.limits.max_bytes
-            && known.get(tenant).is_none_or(|bytes| *bytes < self.limits.max_tenant_bytes)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

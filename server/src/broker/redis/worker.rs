@@ -261,3 +261,40 @@ fn by_task(batches: &[Arc<Batch>]) -> Stored {
     }
     tasks
 }
+
+#[cfg(test)]
+mod tests {
+    use flowforge_test_services::redis::{Persistence, Redis};
+
+    use super::super::link::Link;
+    use super::super::url::RedisAddress;
+    use super::*;
+
+    /// Who looked before another took the shard must not remove a name that has been given entries since.
+    #[tokio::test]
+    async fn names_are_removed_only_by_who_holds_the_shard() {
+        let redis = Redis::start(Persistence::None).await.unwrap();
+        let link = Link::new(&RedisAddress::parse(&redis.url()).unwrap()).unwrap();
+        let conn = link.conn().await.unwrap();
+        let run = |words: &str| redis.command(&words.split(' ').collect::<Vec<_>>()).unwrap();
+        let names = || run("XINFO CONSUMERS s g").lines().filter(|line| ["a", "b", "c"].contains(line)).count();
+        run("XGROUP CREATE s g 0 MKSTREAM");
+        for name in ["a", "b", "c"] {
+            run(&format!("XGROUP CREATECONSUMER s g {name}"));
+        }
+        run("XADD s 1-0 h x");
+        run("XREADGROUP GROUP g b STREAMS s >");
+        run("HSET w owner a token 2");
+        let forget = async |id: &str, token: &str| {
+            let mut args = Args::default();
+            args.push(id).push(token).push("g");
+            FORGET.call(&conn, &["w", "s"], &args).await.unwrap();
+        };
+        forget("b", "1").await;
+        forget("a", "1").await;
+        assert_eq!(names(), 3, "fenced");
+        forget("a", "2").await;
+        assert_eq!(names(), 2, "c goes, and b has a pending entry");
+        assert!(run("XPENDING s g").contains("\nb\n1"));
+    }
+}
