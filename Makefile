@@ -31,7 +31,7 @@ check: ## the quick part of it: format, lints, docs
 	@./.ci/prepare check
 	@./.ci/parts fmt clippy docs
 
-bench: ## load figures of a release build: servers, stores, Redis with each; ROWS=10000000 for the stores as they are after a while
+bench: ## load figures of a release build: one server, the stores (ROWS=10000000: fuller ones), Redis with each
 	@./.ci/prepare bench
 	cargo build --release -p flowforge-server -p flowforge-tests --bins
 	$(BENCH)

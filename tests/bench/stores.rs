@@ -66,7 +66,9 @@ pub(crate) async fn compare(lines: u64) -> Result<()> {
     }
     say(&format!("{lines} lines of {TASKS} tasks, in batches of {BATCH}; pages of {PAGE} lines anywhere in them, ms"));
     row("", "inserted/s   bytes/line     page p50        p99");
-    table.iter().for_each(|(name, figures)| row(name, figures));
+    for (name, figures) in &table {
+        row(name, figures);
+    }
     Ok(())
 }
 
