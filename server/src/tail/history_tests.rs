@@ -43,25 +43,25 @@ impl LogStore for Fake {
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        unreachable!("no reader does this")
     }
     async fn insert(&self, _: &[TaskLines<'_>]) -> Result<(), StoreError> {
-        unimplemented!()
+        unreachable!("no reader does this")
     }
     async fn last(&self, _: &TaskKey) -> Result<Option<LastStored>, StoreError> {
-        unimplemented!()
+        unreachable!("no reader does this")
     }
     async fn put_task(&self, _: &TaskRecord) -> Result<(), StoreError> {
-        unimplemented!()
+        unreachable!("no reader does this")
     }
     async fn tasks(&self, _: &TaskFilter, _: Option<&TaskCursor>, _: usize) -> Result<TaskPage, StoreError> {
-        unimplemented!()
+        unreachable!("no reader does this")
     }
     async fn delete_before(&self, _: i64) -> Result<Deleted, StoreError> {
-        unimplemented!()
+        unreachable!("no reader does this")
     }
     async fn health(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        unreachable!("no reader does this")
     }
     async fn close(&self) {}
 }
