@@ -1,5 +1,7 @@
 //! One error type for every backend. The backend classifies, the caller decides.
 
+use std::sync::Arc;
+
 /// What kind of failure it was: decides whether trying again can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
@@ -11,14 +13,14 @@ pub enum ErrorKind {
     Misconfigured,
 }
 
-/// A failed call to a store.
-#[derive(Debug, thiserror::Error)]
+/// A failed call to a store. Clones are for those who waited for the same call.
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{context}: {cause}")]
 pub struct StoreError {
     kind: ErrorKind,
     context: String,
     /// Told with the context, and so not a `source`: whoever prints the chain of causes would tell it twice.
-    cause: Box<dyn std::error::Error + Send + Sync>,
+    cause: Arc<dyn std::error::Error + Send + Sync>,
 }
 
 impl StoreError {
@@ -28,7 +30,7 @@ impl StoreError {
         context: impl Into<String>,
         cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { kind, context: context.into(), cause: cause.into() }
+        Self { kind, context: context.into(), cause: cause.into().into() }
     }
 
     /// The class of the failure.

@@ -84,13 +84,12 @@ impl Batch {
     }
 
     /// The SSE event of one record; encodes no others for it.
-    pub fn event(&self, index: usize) -> Bytes {
+    pub fn write_event(&self, index: usize, out: &mut Vec<u8>) {
         if self.events.get().is_some() {
-            return self.events(index..index + 1);
+            out.extend_from_slice(&self.events(index..index + 1));
+        } else {
+            event::write_line(&self.task, &self.records[index], out);
         }
-        let mut bytes = Vec::new();
-        event::write_line(&self.task, &self.records[index], &mut bytes);
-        bytes.into()
     }
 
     /// The SSE events of the records with these indexes, as one shared slice.

@@ -87,8 +87,8 @@ impl Download {
                             next = self.write(record, next, &mut out);
                         }
                     }
-                    Scan::Stored(records) => {
-                        for record in &records {
+                    Scan::Stored(page) => {
+                        for record in page.records() {
                             next = self.write(record, next, &mut out);
                         }
                     }

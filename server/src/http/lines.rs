@@ -106,7 +106,7 @@ async fn forward(
                     next = page.take(&batch.records, next..=to, filter);
                 }
             }
-            Scan::Stored(records) => next = page.take(&records, next..=to, filter),
+            Scan::Stored(stored) => next = page.take(stored.records(), next..=to, filter),
             Scan::Missing { to, .. } => next = to + 1,
             Scan::CaughtUp => break,
         }

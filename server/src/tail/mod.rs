@@ -8,7 +8,9 @@
 //! its offset with the position each time, and every two seconds without one. A slow reader stands still between two writes
 //! and holds nothing but its offset.
 
+mod begin;
 pub mod event;
+pub mod history;
 mod pace;
 mod render;
 pub mod resume;
@@ -19,12 +21,15 @@ use std::time::Duration;
 
 use async_stream::try_stream;
 use bytes::Bytes;
-use flowforge_storage::{LogFilter, LogStore, TaskKey};
+use flowforge_storage::{LogFilter, LogStore, StoreError, TaskKey};
 use futures_util::Stream;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
+pub use self::begin::Begin;
 use self::event::{Control, GapReason, HEARTBEAT, RETRY, write_control, write_frame, write_place};
+use self::history::History;
 use self::pace::Pace;
 use self::render::Renderer;
 use self::resume::{Place, Resume, resolve};
@@ -41,6 +46,12 @@ const COMPARE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a stored line may be unreadable before it is declared missing.
 const MISSING_AFTER: Duration = Duration::from_secs(10);
 
+/// How long a store that fails is waited for.
+const STORE_AWAY: Duration = Duration::from_secs(10);
+
+/// How soon to ask it again.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
 /// How soon to look again for a line that is not there yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -48,20 +59,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 #[derive(Clone)]
 pub struct Tail {
     broker: Arc<dyn Broker>,
-    store: Arc<dyn LogStore>,
+    history: History,
     prover: Prover,
     buffer_bytes: usize,
     heartbeat: Duration,
     shutdown: CancellationToken,
-}
-
-/// Where a reader begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begin {
-    /// The last so many lines that pass the filter.
-    Last(u64),
-    /// This offset.
-    From(u64),
 }
 
 /// What a reader asks for.
@@ -98,12 +100,12 @@ impl Tail {
         heartbeat: Duration,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { broker, store, prover, buffer_bytes, heartbeat, shutdown }
+        Self { broker, history: History::new(store), prover, buffer_bytes, heartbeat, shutdown }
     }
 
     /// A scanner over one task's lines.
     pub fn scanner(&self, task: &TaskKey) -> Scanner {
-        Scanner { task: task.clone(), broker: Arc::clone(&self.broker), store: Arc::clone(&self.store) }
+        Scanner { task: task.clone(), broker: Arc::clone(&self.broker), history: self.history.clone() }
     }
 
     /// Subscribes; what fails after this ends the stream.
@@ -117,7 +119,7 @@ impl Tail {
             return Ok(Opened::NothingMore);
         }
         let scanner = self.scanner(&request.task);
-        let renderer = Renderer::new(request.task.clone(), request.filter.clone());
+        let renderer = Renderer::new(request.filter.clone());
         let session = TailSession {
             request,
             scanner,
@@ -197,8 +199,11 @@ impl TailSession {
                 if let Some(event) = self.follow_epoch(&position) {
                     yield event;
                 }
-                let scan = self.scanner.scan(self.subscription.feed(), self.next, &position, self.buffer_bytes).await
-                    .map_err(BrokerError::from)?;
+                let scan = tokio::select! {
+                    () = self.shutdown.cancelled() => return,
+                    scan = self.scan(&position) => scan,
+                };
+                let scan = scan?;
                 if !matches!(scan, Scan::Missing { .. }) {
                     missing_since = None;
                 }
@@ -211,7 +216,7 @@ impl TailSession {
                         self.next = self.renderer.recent(&batches, self.next);
                         pace.wrote(Instant::now());
                     }
-                    Scan::Stored(records) => self.next = self.renderer.stored(&records),
+                    Scan::Stored(page) => self.next = self.renderer.stored(&page),
                     Scan::Missing { reason: GapReason::Missing, .. }
                         if missing_since.get_or_insert_with(Instant::now).elapsed() < MISSING_AFTER =>
                     {
@@ -264,6 +269,21 @@ impl TailSession {
         }
     }
 
+    /// What comes next. A store that is away for a moment is waited for: were the stream to break off, all of its readers would
+    /// come back at once and ask for more than the page that they lack. One that stays away ends the stream, so that the reader knows.
+    async fn scan(&self, position: &Position) -> Result<Scan, StoreError> {
+        let until = Instant::now() + STORE_AWAY;
+        loop {
+            match self.scanner.scan(self.subscription.feed(), self.next, position, self.buffer_bytes).await {
+                Err(error) if error.is_retryable() && Instant::now() < until => {
+                    debug!(task = %self.request.task, %error, "a reader waits for the store");
+                    sleep(ASK_AGAIN).await;
+                }
+                scan => return scan,
+            }
+        }
+    }
+
     /// When to look although nothing woke it.
     fn look_again(&self) -> Instant {
         Instant::now() + COMPARE_INTERVAL.min(self.heartbeat)
@@ -282,57 +302,6 @@ impl TailSession {
         tokio::select! {
             () = self.shutdown.cancelled() => None,
             report = self.prover.report(ended) => report.map(|report| report.task.clone()),
-        }
-    }
-
-    /// Decides where to begin, and says so.
-    async fn begin(&mut self, position: &Position) -> Result<Bytes, BrokerError> {
-        let mut out = Vec::new();
-        let resume = self.request.place.map(|place| resolve(place, position));
-        self.epoch = position.epoch().epoch;
-        self.next = match resume {
-            Some(Resume::After(offset)) => offset + 1,
-            Some(Resume::RollbackTo(to)) => {
-                write_control(&Control::Rollback { to }, &mut out);
-                to + 1
-            }
-            Some(Resume::Reset) => {
-                write_control(&Control::Reset, &mut out);
-                self.first_offset().await?
-            }
-            None => self.first_offset().await?,
-        };
-        let floor = self.scanner.store.task(&self.request.task).await?.map_or(1, |task| task.floor);
-        write_control(&Control::Start { from: self.next, end: position.end, floor }, &mut out);
-        Ok(out.into())
-    }
-
-    async fn first_offset(&self) -> Result<u64, BrokerError> {
-        match self.request.begin {
-            Begin::From(offset) => Ok(offset.max(1)),
-            Begin::Last(count) => {
-                self.scanner.last_matching(self.subscription.feed(), &self.request.filter, count).await
-            }
-        }
-    }
-
-    /// A new epoch voids what the reader has above its base.
-    fn follow_epoch(&mut self, position: &Position) -> Option<Bytes> {
-        let before = std::mem::replace(&mut self.epoch, position.epoch().epoch);
-        if before == self.epoch || self.next == 0 {
-            return None;
-        }
-        let place = Place { epoch: before, offset: self.next - 1 };
-        match resolve(place, position) {
-            Resume::After(_) => None,
-            Resume::RollbackTo(to) => {
-                self.next = to + 1;
-                Some(control(&Control::Rollback { to }))
-            }
-            Resume::Reset => {
-                self.next = 1;
-                Some(control(&Control::Reset))
-            }
         }
     }
 }

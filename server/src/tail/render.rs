@@ -1,18 +1,19 @@
 //! Lines to bytes: filters, remembers the place, and shares what was encoded once.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use flowforge_storage::{LogFilter, LogRecord, TaskKey};
+use flowforge_storage::{LogFilter, LogRecord};
 
-use super::{Control, HEARTBEAT, SKIPPED_LINES_PER_PLACE, event, write_control, write_frame, write_place};
+use super::history::Page;
+use super::{Control, HEARTBEAT, SKIPPED_LINES_PER_PLACE, write_control, write_frame, write_place};
 use crate::broker::{Batch, EndInfo, FrameEvent};
 use crate::proof::Completeness;
 
 /// Collects what the next write carries.
 #[derive(Debug)]
 pub(super) struct Renderer {
-    task: TaskKey,
     filter: LogFilter,
     pieces: Vec<Bytes>,
     /// The last line scanned: epoch and offset.
@@ -22,8 +23,8 @@ pub(super) struct Renderer {
 }
 
 impl Renderer {
-    pub(super) fn new(task: TaskKey, filter: LogFilter) -> Self {
-        Self { task, filter, pieces: Vec::new(), place: None, skipped: 0 }
+    pub(super) fn new(filter: LogFilter) -> Self {
+        Self { filter, pieces: Vec::new(), place: None, skipped: 0 }
     }
 
     /// Lines of the window from offset `from` on. Returns the next offset due.
@@ -31,38 +32,30 @@ impl Renderer {
         let mut next = from;
         for batch in batches {
             let start = usize::try_from(next - batch.first()).unwrap_or(usize::MAX).min(batch.records.len());
-            if self.filter.is_empty() {
-                self.pieces.push(batch.events(start..batch.records.len()));
-            } else {
-                self.recent_filtered(batch, start);
-            }
+            self.lines(batch, start..batch.records.len());
             next = batch.last() + 1;
-            self.place = batch.records.last().map(|record| (record.epoch, record.offset));
         }
         next
     }
 
-    fn recent_filtered(&mut self, batch: &Batch, start: usize) {
-        for (at, record) in batch.records.iter().enumerate().skip(start) {
-            if self.filter.matches(record) {
-                self.pieces.push(batch.event(at));
-                self.skipped = 0;
-                continue;
-            }
-            let mut out = Vec::new();
-            self.skip(record, &mut out);
-            if !out.is_empty() {
-                self.pieces.push(out.into());
-            }
-        }
+    /// Lines of the store. Returns the next offset due.
+    pub(super) fn stored(&mut self, page: &Page) -> u64 {
+        let lines = page.records();
+        self.lines(page.batch(), 0..lines.len());
+        lines.last().map_or(1, |record| record.offset + 1)
     }
 
-    /// Lines of the store, contiguous. Returns the next offset due.
-    pub(super) fn stored(&mut self, records: &[LogRecord]) -> u64 {
+    fn lines(&mut self, batch: &Batch, range: Range<usize>) {
+        self.place = batch.records[range.clone()].last().map(|record| (record.epoch, record.offset)).or(self.place);
+        if self.filter.is_empty() {
+            self.pieces.push(batch.events(range));
+            return;
+        }
         let mut out = Vec::new();
-        for record in records {
+        for at in range {
+            let record = &batch.records[at];
             if self.filter.matches(record) {
-                event::write_line(&self.task, record, &mut out);
+                batch.write_event(at, &mut out);
                 self.skipped = 0;
             } else {
                 self.skip(record, &mut out);
@@ -71,8 +64,6 @@ impl Renderer {
         if !out.is_empty() {
             self.pieces.push(out.into());
         }
-        self.place = records.last().map(|record| (record.epoch, record.offset));
-        records.last().map_or(1, |record| record.offset + 1)
     }
 
     /// Counts a line kept back; every so often the reader is told its place.

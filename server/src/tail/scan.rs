@@ -6,16 +6,11 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use flowforge_storage::{LogFilter, LogRecord, LogStore, ReadQuery, StoreError, TaskKey};
+use flowforge_storage::{LogFilter, LogRecord, ReadQuery, StoreError, TaskKey};
 
 use super::event::GapReason;
+use super::history::{HISTORY_ROWS, History, NoPage, Page};
 use crate::broker::{Batch, Broker, BrokerError, Feed, Position};
-
-/// Lines of one store read.
-const HISTORY_ROWS: usize = 1_000;
-
-/// Message bytes of one store read.
-const HISTORY_BYTES: usize = 256 << 10;
 
 /// What lies at an offset and after it.
 #[derive(Debug)]
@@ -23,7 +18,7 @@ pub enum Scan {
     /// The window has it. The first batch may begin before the offset.
     Recent(Vec<Arc<Batch>>),
     /// The store has it.
-    Stored(Vec<LogRecord>),
+    Stored(Page),
     /// These offsets do not exist any more.
     Missing {
         /// Last one that is missing.
@@ -42,8 +37,8 @@ pub struct Scanner {
     pub task: TaskKey,
     /// Order and recent window.
     pub broker: Arc<dyn Broker>,
-    /// History.
-    pub store: Arc<dyn LogStore>,
+    /// What is stored.
+    pub history: History,
 }
 
 impl Scanner {
@@ -63,19 +58,11 @@ impl Scanner {
         if !recent.batches.is_empty() {
             return Ok(Scan::Recent(recent.batches));
         }
-        let query = ReadQuery { max_bytes: HISTORY_BYTES, ..ReadQuery::forward(next, position.end, HISTORY_ROWS) };
-        let mut records = self.store.read(&self.task, &query).await?.records;
-        let contiguous = records.iter().zip(next..).take_while(|(record, offset)| record.offset == *offset).count();
-        if contiguous > 0 {
-            records.truncate(contiguous);
-            return Ok(Scan::Stored(records));
+        match self.history.page(&self.task, position, next).await {
+            Ok(page) => Ok(Scan::Stored(page)),
+            Err(NoPage::Missing { to, reason }) => Ok(Scan::Missing { to, reason }),
+            Err(NoPage::Failed(error)) => Err(error),
         }
-        let floor = self.store.task(&self.task).await?.map_or(1, |task| task.floor);
-        if next < floor {
-            return Ok(Scan::Missing { to: (floor - 1).min(position.end), reason: GapReason::Retention });
-        }
-        let to = records.first().map_or(position.end, |record| record.offset - 1);
-        Ok(Scan::Missing { to, reason: GapReason::Missing })
     }
 
     /// The offset of the `count`-th last line that passes the filter, or of the first that does if there are fewer; one past
@@ -83,7 +70,7 @@ impl Scanner {
     pub async fn last_matching(&self, feed: &Feed, filter: &LogFilter, count: u64) -> Result<u64, BrokerError> {
         if filter.is_empty() {
             let end = self.broker.position(&self.task).await?.end;
-            let floor = self.store.task(&self.task).await?.map_or(1, |task| task.floor);
+            let floor = self.history.floor(&self.task).await?;
             return Ok((end + 1).saturating_sub(count).max(floor));
         }
         let mut start = None;
@@ -117,7 +104,8 @@ impl Scanner {
         while let Some(to) = next.filter(|to| left > 0 && *to >= range.start.max(1)) {
             let limit = usize::try_from(left).unwrap_or(usize::MAX).min(HISTORY_ROWS);
             let page = self
-                .store
+                .history
+                .store()
                 .read(&self.task, &ReadQuery::backward(range.start.max(1), to, limit, filter.clone()))
                 .await?;
             let stopped = page.records.iter().rev().try_for_each(&mut visit).is_break();

@@ -59,6 +59,8 @@ pub(super) struct Hosts {
 pub(super) enum Lane {
     Lookup,
     Page,
+    /// Waits for nobody: part of an insert, which readers must not hold up, or of a read that has its turn.
+    Free,
 }
 
 /// `http://host:port` of what a person wrote. An error says what to write instead.
@@ -123,13 +125,18 @@ impl Hosts {
         self.run(|client| async move { client.query_raw(sql).execute().await }).await
     }
 
-    /// Every row of an answer.
+    /// Every row of a small answer.
     pub(super) async fn rows<T: RowOwned + RowRead>(&self, sql: &str) -> Result<Vec<T>> {
+        self.rows_in(Lane::Lookup, sql).await
+    }
+
+    /// Every row of an answer.
+    pub(super) async fn rows_in<T: RowOwned + RowRead>(&self, lane: Lane, sql: &str) -> Result<Vec<T>> {
         let add = |rows: &mut Vec<T>, row| {
             rows.push(row);
             true
         };
-        self.collect(Lane::Lookup, sql, Vec::new, add).await
+        self.collect(lane, sql, Vec::new, add).await
     }
 
     /// Rows of an answer, one by one into what `new` makes, until `take` wants no more. Another host begins anew.
@@ -140,7 +147,7 @@ impl Hosts {
         new: impl Fn() -> A,
         take: impl Fn(&mut A, T) -> bool,
     ) -> Result<A> {
-        let _permit = self.permit(lane).await;
+        let _turn = self.turn(lane).await;
         let (new, take) = (&new, &take);
         self.run(|client| async move {
             let mut all = new();
@@ -223,8 +230,13 @@ impl Hosts {
         self.left_first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn permit(&self, lane: Lane) -> Option<SemaphorePermit<'_>> {
-        let lane = if lane == Lane::Lookup { &self.lookups } else { &self.pages };
+    /// Waits for a turn, which ends when it is dropped.
+    pub(super) async fn turn(&self, lane: Lane) -> Option<SemaphorePermit<'_>> {
+        let lane = match lane {
+            Lane::Lookup => &self.lookups,
+            Lane::Page => &self.pages,
+            Lane::Free => return None,
+        };
         // Never closed.
         lane.acquire().await.ok()
     }

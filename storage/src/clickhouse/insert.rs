@@ -6,7 +6,7 @@ use bytes::Bytes;
 use clickhouse::Client;
 
 use super::error::{failed, insert_failed, rejected};
-use super::hosts::Hosts;
+use super::hosts::{Hosts, Lane};
 use super::layout::{LINES, Layout, STATES};
 use super::row;
 use super::state::{self, StateRow, TaskState};
@@ -32,7 +32,7 @@ pub(super) async fn insert(hosts: &Hosts, layout: &Layout, lines: &[TaskLines<'_
     let sql = format!("INSERT INTO {} ({}) FORMAT RowBinary", layout.table(LINES), row::INSERT_COLUMNS);
     let sent = hosts.run(|client| send(client, &sql, lines)).await;
     sent.map_err(|error| insert_failed("cannot insert lines into ClickHouse", error))?;
-    let states = state::load(hosts, layout, &tasks, false).await?;
+    let states = state::load_in(Lane::Free, hosts, layout, &tasks, false).await?;
     let booked = book(lines, &states);
     if booked.is_empty() {
         return Ok(());

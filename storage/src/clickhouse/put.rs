@@ -215,7 +215,7 @@ async fn what_is_left(
         rows.push(row);
         true
     };
-    let rows = hosts.collect(Lane::Page, &sql, Vec::new, add).await.map_err(|error| failed(WHAT, error))?;
+    let rows = hosts.collect(Lane::Free, &sql, Vec::new, add).await.map_err(|error| failed(WHAT, error))?;
     let end = rows.iter().map(|row| row.last_kept).max().unwrap_or(0);
     let by_producer: HashMap<_, _> = rows.into_iter().map(|row| (ProducerId(row.producer), row)).collect();
     let mut producers = BTreeMap::new();

@@ -28,7 +28,9 @@ pub(super) async fn read(
     task: &TaskKey,
     query: &ReadQuery,
 ) -> Result<Page, StoreError> {
-    let Some(state) = state::of_task(hosts, layout, task).await? else { return Ok(Page::default()) };
+    // One turn for all its statements: waiting readers must not fill the lane of the lookups.
+    let _turn = hosts.turn(Lane::Page).await;
+    let Some(state) = state::of_task_read(hosts, layout, task).await? else { return Ok(Page::default()) };
     let mut page = Filling::new(query, &state);
     let mut empty_windows = 0;
     while !page.is_full && !page.rest.is_empty() {
@@ -38,7 +40,7 @@ pub(super) async fn read(
         let window = page.rest.window(query.direction, width.saturating_mul(1 << (2 * empty_windows).min(60)));
         let sql = select(layout, task, &state, query, window, limit);
         let new = || page.clone();
-        let read = hosts.collect(Lane::Page, &sql, new, Filling::take).await;
+        let read = hosts.collect(Lane::Free, &sql, new, Filling::take).await;
         let read = read.map_err(|error| failed("cannot read lines from ClickHouse", error))?;
         let came = read.seen - page.seen;
         page = read;

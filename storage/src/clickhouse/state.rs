@@ -16,7 +16,7 @@ use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
 use super::error::failed;
-use super::hosts::Hosts;
+use super::hosts::{Hosts, Lane};
 use super::layout::{Layout, STATES};
 use crate::error::StoreError;
 use crate::key::TaskKey;
@@ -153,6 +153,15 @@ pub(super) async fn with_producers(
     Ok(load(hosts, layout, &[task], true).await?.remove(task))
 }
 
+/// The same for a read that has its turn.
+pub(super) async fn of_task_read(
+    hosts: &Hosts,
+    layout: &Layout,
+    task: &TaskKey,
+) -> Result<Option<TaskState>, StoreError> {
+    Ok(load_in(Lane::Free, hosts, layout, &[task], false).await?.remove(task))
+}
+
 /// The states of those tasks that are known.
 pub(super) async fn load(
     hosts: &Hosts,
@@ -160,9 +169,20 @@ pub(super) async fn load(
     tasks: &[&TaskKey],
     with_producers: bool,
 ) -> Result<HashMap<TaskKey, TaskState>, StoreError> {
+    load_in(Lane::Lookup, hosts, layout, tasks, with_producers).await
+}
+
+/// The same in any lane.
+pub(super) async fn load_in(
+    lane: Lane,
+    hosts: &Hosts,
+    layout: &Layout,
+    tasks: &[&TaskKey],
+    with_producers: bool,
+) -> Result<HashMap<TaskKey, TaskState>, StoreError> {
     let mut states = HashMap::with_capacity(tasks.len());
     for some in tasks.chunks(TASKS_A_QUERY) {
-        let found = hosts.rows::<StateRow>(&select(layout, some, with_producers)).await;
+        let found = hosts.rows_in::<StateRow>(lane, &select(layout, some, with_producers)).await;
         let mut rows: HashMap<_, Vec<StateRow>> = HashMap::with_capacity(some.len());
         for row in found.map_err(|error| failed(WHAT, error))? {
             rows.entry((row.tenant.clone(), row.task_id.clone())).or_default().push(row);

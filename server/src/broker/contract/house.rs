@@ -20,6 +20,7 @@ use crate::broker::redis::{RedisBroker, RedisOptions, StartError};
 use crate::broker::{
     Broker, BrokerError, Ending, FlushLimits, NewLine, Position, ProducerHello, ProducerSession, Subscription,
 };
+use crate::tail::history::History;
 use crate::tail::scan::{Scan, Scanner};
 use crate::writer::Writer;
 
@@ -270,7 +271,8 @@ impl Instance {
 
     /// Follows the task from its first line as a viewer does, through every epoch, until it has ended.
     pub(super) fn follow(&self) -> JoinHandle<Vec<LogRecord>> {
-        let scanner = Scanner { task: task(), broker: Arc::clone(&self.broker), store: Arc::clone(&self.store) };
+        let scanner =
+            Scanner { task: task(), broker: Arc::clone(&self.broker), history: History::new(Arc::clone(&self.store)) };
         tokio::spawn(async move {
             let mut viewer = scanner.broker.subscribe(&task()).await.unwrap();
             let (mut rows, mut next): (Vec<LogRecord>, u64) = (Vec::new(), 1);
@@ -291,7 +293,7 @@ impl Instance {
                         let read = batches.iter().flat_map(|batch| &batch.records);
                         rows.extend(read.filter(|row| row.offset >= next).cloned());
                     }
-                    Scan::Stored(records) => rows.extend(records),
+                    Scan::Stored(page) => rows.extend_from_slice(page.records()),
                     Scan::Missing { .. } => tokio::time::sleep(Duration::from_millis(5)).await,
                     Scan::CaughtUp if position.ended().is_some() => return rows,
                     Scan::CaughtUp => {

@@ -4,7 +4,7 @@
 //! beyond the next, one of another epoch, and one that says that the task ended make the mirror read again. So does a
 //! comparison every two seconds. While it reads, what is published is held back, and continues the window afterwards.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flowforge_storage::{LogRecord, Stream, TaskKey, TaskStatus};
@@ -29,6 +29,9 @@ pub(super) struct Mirror {
     state: Mutex<State>,
     /// One reads at a time.
     reading: tokio::sync::Mutex<()>,
+    /// Reads begun, and which of them was the last that went well.
+    begun: AtomicU64,
+    done: AtomicU64,
     /// A read is on its way.
     wanted: AtomicBool,
     /// Since when nobody watches.
@@ -63,6 +66,8 @@ impl Mirror {
             feed: Arc::new(Feed::new(keep_bytes)),
             state: Mutex::default(),
             reading: tokio::sync::Mutex::new(()),
+            begun: AtomicU64::new(0),
+            done: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             idle_since: Mutex::default(),
         }
@@ -268,9 +273,15 @@ pub(super) fn entry_fields(entry: &Value) -> Option<(String, Vec<Vec<u8>>)> {
 }
 
 impl Shared {
-    /// Brings a mirror up to date.
+    /// Brings a mirror up to date: up to what there was when this was called. Those who ask at once share a read that began
+    /// after they did.
     pub(super) async fn refresh(&self, mirror: &Mirror) -> Result<(), BrokerError> {
+        let asked = mirror.begun.load(Ordering::Acquire);
         let _turn = mirror.reading.lock().await;
+        if mirror.done.load(Ordering::Acquire) > asked {
+            return Ok(());
+        }
+        let number = mirror.begun.fetch_add(1, Ordering::AcqRel) + 1;
         mirror.wanted.store(false, Ordering::Release);
         loop {
             mirror.hold();
@@ -278,6 +289,7 @@ impl Shared {
             let again = mirror.let_go();
             read?;
             if !again {
+                mirror.done.store(number, Ordering::Release);
                 return Ok(());
             }
         }
