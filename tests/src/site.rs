@@ -25,6 +25,9 @@ use crate::wait::PATIENCE;
 /// Lines a second of one producer.
 const RATE: u32 = 700;
 
+/// Lines without which a site has proven nothing.
+const LEAST_LINES: u64 = 3_000;
+
 /// Of each site.
 pub(crate) const TASKS: [&str; 2] = ["site-a", "site-b"];
 
@@ -260,6 +263,12 @@ impl Site {
 
     /// Lets the producers finish, and checks every promise: in the store, as every server tells it, and at every viewer.
     pub async fn check(self, allowed: Allowed) -> Result<Report> {
+        // What was broken unnoticed shows in what comes after.
+        wait::until("life to go on", PATIENCE, async || {
+            let captured: u64 = self.generators.iter().map(|(_, generator)| generator.journal().captured).sum();
+            Ok((captured >= LEAST_LINES).then_some(()))
+        })
+        .await?;
         let mut journals = Vec::new();
         for (task, generator) in self.generators {
             journals.push((task, generator.finish().await?));
@@ -285,7 +294,7 @@ impl Site {
             }
         }
         report.rows = stores.iter().map(|(_, rows)| rows.rows.len()).sum::<usize>() / self.servers.len();
-        ensure!(report.rows > 1000, "only {} rows", report.rows);
+        ensure!(report.rows as u64 >= LEAST_LINES, "only {} rows", report.rows);
         if let Some((redis, _)) = &self.redis {
             nothing_pending(redis).await?;
         }

@@ -65,6 +65,7 @@ pub(super) async fn rolling_restart(site: &mut Site) -> Result<Duration> {
     let mut longest = Duration::ZERO;
     for _ in 0..2 {
         for number in 0..site.servers.len() {
+            sleep(Duration::from_millis(fastrand::u64(0..400))).await;
             let status = site.servers[number].terminate(Duration::from_secs(20)).await?;
             ensure!(status.success(), "server {number} ended with {status}");
             site.servers[number].restart().await?;
