@@ -40,7 +40,7 @@ def test_history_then_live(server: Server, page: Page, all_rows: Rows) -> None:
 def test_the_end_is_told(server: Server, page: Page) -> None:
     assert server.run("t", "for n in range(67): print(n)").wait() == 0
     page.goto(server.url("t"))
-    expect(page.locator("#summary")).to_have_text("67 lines, succeeded, exit code 0")
+    expect(page.locator("#summary")).to_have_text("67 lines, succeeded, exit code 0, verified")
     expect(page.locator("#connection")).to_have_text("ended")
     assert server.run("f", "import sys; print('oh no', file=sys.stderr); sys.exit(3)").wait() == 3
     page.goto(server.url("f"))
