@@ -33,14 +33,18 @@ pub(super) async fn killed_at(site: &mut Site, point: &str) -> Result<Duration> 
         let server = &mut site.servers[number];
         server.terminate(PATIENCE).await?;
         server.set_env(FAIL_POINT, Some(&format!("{point}:{}", fastrand::u32(1..12))));
-        server.restart().await?;
-        // Producers that went to another server meanwhile are sent back.
-        for (_, other) in site.ways.iter().enumerate().filter(|(other, _)| *other != number) {
-            other.cut();
-        }
+        let died = match server.restart().await {
+            Ok(()) => {
+                // Producers that went to another server meanwhile are sent back.
+                let others = site.ways.iter().enumerate().filter(|(other, _)| *other != number);
+                others.for_each(|(_, way)| way.cut());
+                site.servers[number].exited(PATIENCE).await?.to_string()
+            }
+            // So soon that nobody saw it serve.
+            Err(error) => error.to_string(),
+        };
+        ensure!(died.contains("SIGABRT"), "{point}: {died}");
         let server = &mut site.servers[number];
-        let status = server.exited(PATIENCE).await?;
-        ensure!(!status.success(), "{point}: {status}");
         server.set_env(FAIL_POINT, None);
         server.restart().await?;
         longest = longest.max(site.recovered().await?);
