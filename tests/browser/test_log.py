@@ -44,7 +44,7 @@ def test_the_end_is_told(server: Server, page: Page) -> None:
     expect(page.locator("#connection")).to_have_text("ended")
     assert server.run("f", "import sys; print('oh no', file=sys.stderr); sys.exit(3)").wait() == 3
     page.goto(server.url("f"))
-    expect(page.locator("#summary")).to_have_text("1 line, failed, exit code 3")
+    expect(page.locator("#summary")).to_have_text("1 line, failed, exit code 3, verified")
     expect(page.locator(".row.stderr .mark")).to_have_text("2>")
     expect(page.locator(".row.end.bad")).to_have_count(1)
 
