@@ -1,6 +1,7 @@
 """The real server and real Python processes: what a test expects comes from what it made the process print."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -30,6 +31,11 @@ def own_server(tmp_path: Path) -> Generator[Server]:
     print(own.log.read_text()[-5000:])
 
 
+def _heed_ctrl_c() -> None:
+    """Tests that a shell runs in the background inherit that SIGINT is ignored, and Python then leaves it so."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Runner:
     """Runs Python programs that ship to one server, each as a task of its own."""
 
@@ -56,7 +62,9 @@ class Runner:
         }
         command = [*under, sys.executable, str(script), *arguments]
         with out.open("wb") as stdout, err.open("wb") as stderr:
-            process = subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
+            process = subprocess.Popen(
+                command, env=variables, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr, preexec_fn=_heed_ctrl_c
+            )
         self.started.append(process)
         return Program(process, out, err)
 
