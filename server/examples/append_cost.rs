@@ -44,6 +44,7 @@ async fn measure(batch: u64, lines: u64) -> Result<()> {
     let options = RedisOptions {
         url,
         pubsub_url: String::new(),
+        ca_file: std::path::PathBuf::new(),
         shards: 4,
         claim_idle: Duration::from_secs(30),
         worker: false,

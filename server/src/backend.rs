@@ -55,10 +55,11 @@ fn postgres_options(config: &Config) -> PostgresOptions {
 }
 
 fn clickhouse_options(config: &Config) -> ClickhouseOptions {
-    let ClickhouseConfig { hosts, database, user, password, search_index, cluster, fsync, timeout } =
+    let ClickhouseConfig { hosts, ca_file, database, user, password, search_index, cluster, fsync, timeout } =
         config.clickhouse.clone();
     ClickhouseOptions {
         hosts,
+        ca_file,
         database,
         user,
         password: password.reveal().to_owned(),
@@ -87,6 +88,7 @@ fn redis_options(config: &Config, roles: &Roles) -> RedisOptions {
     RedisOptions {
         url: config.redis.url.reveal().to_owned(),
         pubsub_url: config.redis.pubsub_url.reveal().to_owned(),
+        ca_file: config.redis.ca_file.clone(),
         shards: config.queue.shards,
         claim_idle: config.queue.claim_idle.duration(),
         worker: roles.has(Role::Worker),

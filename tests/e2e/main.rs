@@ -16,3 +16,4 @@ mod retention;
 mod shutdown;
 mod spool;
 mod tail;
+mod tls;

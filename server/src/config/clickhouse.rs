@@ -1,5 +1,7 @@
 //! The section of the ClickHouse store.
 
+use std::path::PathBuf;
+
 use flowforge_storage::clickhouse::{SearchIndex, check_host, check_identifier};
 use serde::{Deserialize, Serialize};
 
@@ -9,8 +11,10 @@ use super::{Period, Secret};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClickhouseConfig {
-    /// `host`, `host:port` or `http://host:port`; the first that answers is used.
+    /// `host`, `host:port`, `http://host:port` or `https://host:port`; the first that answers is used.
     pub hosts: Vec<String>,
+    /// PEM file of authorities that are trusted beside the machine's own; empty = none.
+    pub ca_file: PathBuf,
     /// Created if it is not there.
     pub database: String,
     /// Who reads and writes.
@@ -31,6 +35,7 @@ impl Default for ClickhouseConfig {
     fn default() -> Self {
         Self {
             hosts: vec!["http://127.0.0.1:8123".to_owned()],
+            ca_file: PathBuf::new(),
             database: "flowforge".to_owned(),
             user: "default".to_owned(),
             password: Secret::default(),

@@ -273,9 +273,9 @@ mod tests {
         assert_eq!(config.clickhouse.hosts, ["a", "b:1"]);
         assert_eq!(config.clickhouse.password.reveal(), "4711");
         assert!(!format!("{config:?}").contains("4711"));
-        let error = load("clickhouse:\n  hosts: [\"https://a\"]\n  password: 4711\n", &[]).unwrap_err();
+        let error = load("clickhouse:\n  hosts: [\"tcp://a\"]\n  password: 4711\n", &[]).unwrap_err();
         assert!(error.contains("line 3, column 3: clickhouse.password must be text: put it in quotes"), "{error}");
-        assert!(error.contains("line 2, column 3: clickhouse.hosts must begin with http://"), "{error}");
+        assert!(error.contains("line 2, column 3: clickhouse.hosts has \"tcp://a\", which is not"), "{error}");
         assert!(!error.contains("4711"), "{error}");
     }
 

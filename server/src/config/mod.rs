@@ -7,6 +7,7 @@ mod clickhouse;
 mod describe;
 mod load;
 mod postgres;
+mod redis;
 mod secret;
 mod units;
 mod unread;
@@ -21,6 +22,7 @@ pub use clickhouse::{ClickhouseConfig, SearchIndexConfig};
 pub use describe::{describe, describe_broker, describe_store};
 pub use load::{ConfigError, DEFAULT_PATH};
 pub use postgres::PostgresConfig;
+pub use redis::RedisConfig;
 pub use secret::{Secret, SecretUrl};
 pub use units::{AutoPeriod, Period, Size};
 pub use unread::unread_variables;
@@ -160,22 +162,6 @@ pub enum BrokerDriver {
     Memory,
     /// Redis: any number of servers.
     Redis,
-}
-
-/// Where Redis is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RedisConfig {
-    /// The durable one.
-    pub url: SecretUrl,
-    /// Another for Pub/Sub alone; empty: the same.
-    pub pubsub_url: SecretUrl,
-}
-
-impl Default for RedisConfig {
-    fn default() -> Self {
-        Self { url: SecretUrl::new("redis://127.0.0.1:6379"), pubsub_url: SecretUrl::default() }
-    }
 }
 
 /// When queued lines are written to the store.
@@ -328,15 +314,7 @@ impl Config {
         rule((1..=1024).contains(&self.queue.shards), "queue.shards", "must be 1 to 1024".to_owned());
         let idle = self.queue.claim_idle;
         rule(idle >= Period::seconds(1), "queue.claim_idle", "must be at least 1s".to_owned());
-        let address = |url: &SecretUrl| crate::broker::redis::check_address(url.reveal());
-        if let Err(words) = address(&self.redis.url) {
-            rule(false, "redis.url", words);
-        }
-        if let Some(words) =
-            Some(&self.redis.pubsub_url).filter(|url| !url.is_empty()).and_then(|url| address(url).err())
-        {
-            rule(false, "redis.pubsub_url", words);
-        }
+        self.redis.problems(&mut rule);
         rule(self.broker.max_producers > 0, "broker.max_producers", "must be at least 1".to_owned());
         rule(self.sqlite.read_connections > 0, "sqlite.read_connections", "must be at least 1".to_owned());
         rule(

@@ -1,6 +1,7 @@
 //! What ClickHouse's exception codes mean for the caller.
 
 use clickhouse::error::Error;
+use rustls::CertificateError;
 
 use crate::error::{ErrorKind, StoreError};
 
@@ -78,6 +79,9 @@ pub(super) fn opening(hosts: &str, user: &str, database: &str, error: Error) -> 
     if is_native_port(&error) {
         return misconfigured(native_port_hint(hosts), error);
     }
+    if let Some(why) = untrusted(&error) {
+        return misconfigured(untrusted_hint(hosts, why), error);
+    }
     let context = match code(&error) {
         Some(code) if AUTHENTICATION.contains(&code) => format!(
             "ClickHouse at {hosts} refuses user {user:?}. Set clickhouse.user and clickhouse.password (or FLOWFORGE__CLICKHOUSE__PASSWORD)"
@@ -96,11 +100,42 @@ pub(super) fn opening(hosts: &str, user: &str, database: &str, error: Error) -> 
         }
         None if mentions_native_port(hosts) => native_port_hint(hosts),
         _ => {
-            let context = format!("cannot open ClickHouse at {hosts}. See that it runs, or set clickhouse.hosts");
+            let root = causes(&error).last().map_or_else(String::new, ToString::to_string);
+            let context =
+                format!("cannot open ClickHouse at {hosts} ({root}). See that it runs, or set clickhouse.hosts");
             return StoreError::new(ErrorKind::Unavailable, context, error);
         }
     };
     misconfigured(context, error)
+}
+
+/// An error and what caused it, the outermost first. What is inside of an `io::Error` is not among its sources.
+fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| {
+        let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        inside.map(|inside| inside as &(dyn std::error::Error + 'static)).or_else(|| error.source())
+    })
+}
+
+/// Why TLS does not trust the server, if that is the error.
+fn untrusted(error: &Error) -> Option<&CertificateError> {
+    causes(error).find_map(|cause| match cause.downcast_ref() {
+        Some(rustls::Error::InvalidCertificate(why)) => Some(why),
+        _ => None,
+    })
+}
+
+fn untrusted_hint(hosts: &str, why: &CertificateError) -> String {
+    let advice = match why {
+        CertificateError::UnknownIssuer => "Name its authority's certificate in clickhouse.ca_file",
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "Write the host in clickhouse.hosts as its certificate has it"
+        }
+        _ => "See that the certificate is in order",
+    };
+    format!("the certificate of ClickHouse at {hosts} is not trusted: {why}. {advice}")
 }
 
 /// Whether a host is given with a port that is ClickHouse's for native TCP unless somebody changed it.

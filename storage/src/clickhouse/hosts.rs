@@ -9,23 +9,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clickhouse::error::{Error, Result};
-use clickhouse::{Client, Compression, RowOwned, RowRead, RowWrite};
-use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use clickhouse::{Client, RowOwned, RowRead, RowWrite};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{info, warn};
 
+use super::ClickhouseOptions;
+use super::connect::{check_host, client};
 use super::error::misconfigured;
 use crate::error::StoreError;
-
-const DEFAULT_PORT: u16 = 8123;
-
-/// A host that does not take a connection in this time is away.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// ClickHouse closes idle connections after 3 s (before 23.11) or 10 s.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// How long another host is used before the first of the list is tried again.
 const COME_BACK: Duration = Duration::from_secs(30);
@@ -63,45 +54,12 @@ pub(super) enum Lane {
     Free,
 }
 
-/// `http://host:port` of what a person wrote. An error says what to write instead.
-pub fn check_host(host: &str) -> std::result::Result<String, String> {
-    if host.contains('@') {
-        return Err("must not hold a user or password: they have keys of their own".to_owned());
-    }
-    if host.starts_with("https://") {
-        return Err(
-            "must begin with http:// or nothing: TLS is not built in, let a proxy on this machine add it".to_owned()
-        );
-    }
-    let rest = host.strip_prefix("http://").unwrap_or(host).trim_end_matches('/');
-    let is_plain = |text: &str| !text.is_empty() && !text.contains(['/', '?', '#', ' ', '\'', '"', '\\']);
-    if !is_plain(rest) || rest.contains("://") {
-        return Err(format!("has {host:?}, which is not host, host:port or http://host:port"));
-    }
-    // The colon of a port comes after the bracket of an IPv6 address.
-    let after_address = rest.rsplit(']').next().unwrap_or(rest);
-    match after_address.rsplit_once(':') {
-        None => Ok(format!("http://{rest}:{DEFAULT_PORT}")),
-        Some((_, port)) if port.parse::<u16>().is_ok() => Ok(format!("http://{rest}")),
-        Some((_, port)) => Err(format!("has {host:?}, but {port:?} is not a port")),
-    }
-}
-
 impl Hosts {
-    pub(super) fn new(
-        hosts: &[String],
-        user: &str,
-        password: &str,
-        is_cluster: bool,
-        timeout: Duration,
-    ) -> std::result::Result<Self, StoreError> {
-        let common = common_client(user, password, is_cluster);
-        let mut list = Vec::with_capacity(hosts.len());
-        for host in hosts {
-            let url =
-                check_host(host).map_err(|words| misconfigured(format!("clickhouse.hosts {words}"), "not a host"))?;
-            list.push(Host { client: common.clone().with_url(&url), url });
-        }
+    pub(super) fn new(options: &ClickhouseOptions) -> std::result::Result<Self, StoreError> {
+        let urls = options.hosts.iter().map(|host| check_host(host)).collect::<std::result::Result<Vec<_>, _>>();
+        let urls = urls.map_err(|words| misconfigured(format!("clickhouse.hosts {words}"), "not a host"))?;
+        let common = client(options, urls.iter().any(|url| url.starts_with("https:")))?;
+        let list: Vec<Host> = urls.into_iter().map(|url| Host { client: common.clone().with_url(&url), url }).collect();
         if list.is_empty() {
             return Err(misconfigured(
                 "clickhouse.hosts is empty. Name a host, such as http://localhost:8123",
@@ -110,10 +68,10 @@ impl Hosts {
         }
         Ok(Self {
             list,
-            user: user.to_owned(),
+            user: options.user.clone(),
             current: AtomicUsize::new(0),
             left_first: Mutex::new(None),
-            timeout,
+            timeout: options.timeout,
             lookups: Semaphore::new(LOOKUPS),
             pages: Semaphore::new(PAGES),
             is_closed: AtomicBool::new(false),
@@ -254,63 +212,5 @@ impl Hosts {
     /// From now on every call fails.
     pub(super) fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
-    }
-}
-
-/// What every request has in common.
-fn common_client(user: &str, password: &str, is_cluster: bool) -> Client {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    connector.set_nodelay(true);
-    let http = HyperClient::builder(TokioExecutor::new()).pool_idle_timeout(POOL_IDLE_TIMEOUT).build(connector);
-    let client = Client::with_http_client(http)
-        .with_user(user)
-        .with_password(password)
-        .with_compression(Compression::Lz4)
-        // The rows' types are next to the tables' (`row`, `layout`).
-        .with_validation(false)
-        .with_product_info("flowforge", env!("CARGO_PKG_VERSION"))
-        // An acked line is in its table, not in a buffer of the server's. It is on by default since 26.3.
-        .with_setting("async_insert", "0")
-        // What is inserted again after it was deleted must not be taken for a repetition.
-        .with_setting("insert_deduplicate", "0")
-        // Lines of many days in one insert are no error.
-        .with_setting("max_partitions_per_insert_block", "0")
-        .with_setting("throw_if_no_data_to_insert", "0")
-        .with_setting("cancel_http_readonly_queries_on_client_close", "1");
-    if !is_cluster {
-        return client;
-    }
-    // Committed means visible to every read that starts later, whichever replica answers.
-    client
-        .with_setting("insert_quorum", "auto")
-        .with_setting("insert_quorum_parallel", "0")
-        .with_setting("select_sequential_consistency", "1")
-        .with_setting("distributed_foreground_insert", "1")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_are_what_people_write() {
-        for (given, expected) in [
-            ("localhost", "http://localhost:8123"),
-            ("db.local:8443", "http://db.local:8443"),
-            ("http://10.0.0.1", "http://10.0.0.1:8123"),
-            ("http://[::1]:9/", "http://[::1]:9"),
-            ("[::1]", "http://[::1]:8123"),
-        ] {
-            assert_eq!(check_host(given).as_deref(), Ok(expected));
-        }
-        for bad in ["", "https://a", "a:b", "http://u:p@a", "a/b", "tcp://a", "http://"] {
-            assert!(check_host(bad).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_password_in_a_host_is_not_repeated() {
-        assert!(!check_host("http://u:hunter2@a").unwrap_err().contains("hunter2"));
     }
 }

@@ -30,6 +30,7 @@
 //! Limits: offsets, epochs, sequence numbers and record versions up to `i64::MAX`, as in every store. Clusters: the
 //! statements are generated and tested as text; no test runs them.
 
+mod connect;
 mod error;
 mod hosts;
 mod insert;
@@ -44,6 +45,7 @@ mod search;
 mod state;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -59,15 +61,17 @@ use hosts::Hosts;
 use layout::Layout;
 use put::Puts;
 
-pub use hosts::check_host;
+pub use connect::check_host;
 pub use layout::check_identifier;
 
 /// How a [`ClickhouseStore`] is opened.
 #[derive(Clone)]
 pub struct ClickhouseOptions {
-    /// `host`, `host:port` or `http://host:port`, at least one; the first that answers is used. The port is that of HTTP,
-    /// 8123 if none is given.
+    /// `host`, `host:port`, `http://host:port` or `https://host:port`, at least one; the first that answers is used. The port
+    /// is that of HTTP, 8123 if none is given, or of HTTPS, 8443.
     pub hosts: Vec<String>,
+    /// PEM file of authorities that are trusted beside the machine's own; empty = none.
+    pub ca_file: PathBuf,
     /// Created if it is not there.
     pub database: String,
     /// Who reads and writes.
@@ -92,6 +96,7 @@ impl ClickhouseOptions {
     pub fn new(host: impl Into<String>, database: impl Into<String>) -> Self {
         Self {
             hosts: vec![host.into()],
+            ca_file: PathBuf::new(),
             database: database.into(),
             user: "default".to_owned(),
             password: String::new(),
@@ -106,9 +111,11 @@ impl ClickhouseOptions {
 
 impl fmt::Debug for ClickhouseOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { hosts, database, user, search_index, cluster, retention_days, fsync, timeout, password: _ } = self;
+        let Self { hosts, ca_file, database, user, search_index, cluster, retention_days, fsync, timeout, password: _ } =
+            self;
         f.debug_struct("ClickhouseOptions")
             .field("hosts", hosts)
+            .field("ca_file", ca_file)
             .field("database", database)
             .field("user", user)
             .field("search_index", search_index)
@@ -143,19 +150,9 @@ impl ClickhouseStore {
     /// Finds a host that answers, and creates or upgrades the database. Every error that a person must act on is
     /// [`Misconfigured`](crate::ErrorKind::Misconfigured) and says what to do.
     pub async fn open(options: ClickhouseOptions) -> Result<Self, StoreError> {
-        let ClickhouseOptions {
-            hosts,
-            database,
-            user,
-            password,
-            search_index,
-            cluster,
-            retention_days,
-            fsync,
-            timeout,
-        } = options;
-        let layout = Layout::new(&database, &cluster)?;
-        let hosts = Hosts::new(&hosts, &user, &password, layout.is_cluster(), timeout)?;
+        let layout = Layout::new(&options.database, &options.cluster)?;
+        let hosts = Hosts::new(&options)?;
+        let ClickhouseOptions { search_index, retention_days, fsync, .. } = options;
         let settings = schema::TableSettings { search_index, retention_days, fsync };
         let store = Self { hosts, layout, settings, puts: Puts::default() };
         schema::migrate(&store.hosts, &store.layout, settings).await?;

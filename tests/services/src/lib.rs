@@ -3,6 +3,7 @@
 //!
 //! This crate knows no other crate of the workspace, so that the tests of each of them may use it.
 
+pub mod certificate;
 pub mod clickhouse;
 pub mod nginx;
 pub mod port;

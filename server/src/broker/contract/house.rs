@@ -1,6 +1,7 @@
 //! A store, the servers of a broker, and instances over them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -171,6 +172,7 @@ impl House {
         Some(RedisOptions {
             url,
             pubsub_url,
+            ca_file: PathBuf::new(),
             shards: terms.shards,
             claim_idle: Duration::from_secs(1),
             worker: terms.worker,

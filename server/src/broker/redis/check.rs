@@ -1,6 +1,7 @@
 //! Before anything else: is this a Redis that keeps what it is given?
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use redis::{FromRedisValue as _, RedisResult, Value};
 use tracing::warn;
@@ -12,6 +13,9 @@ use super::url::shown;
 /// Scripts with flags, and the rules about keys that they bring.
 const OLDEST: (u32, u32) = (7, 0);
 
+/// What rustls says of a certificate whose authority it does not know; the client keeps only its words.
+const UNKNOWN_AUTHORITY: &str = "UnknownIssuer";
+
 /// Why the broker does not start: one line that says what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -21,7 +25,13 @@ pub struct StartError(String);
 pub(super) async fn server(link: &Link, key: &str, url: &str, durable: bool) -> Result<(), StartError> {
     let address = shown(url);
     let unreachable = |error: redis::RedisError| {
-        StartError(format!("cannot reach Redis at {address}: {error}. Start it, or set {key} to where it is"))
+        let error = error.to_string();
+        let advice = if error.contains(UNKNOWN_AUTHORITY) {
+            "Name its authority's certificate in redis.ca_file".to_owned()
+        } else {
+            format!("Start it, or set {key} to where it is")
+        };
+        StartError(format!("cannot reach Redis at {address}: {error}. {advice}"))
     };
     let mut node = link.node().await.map_err(unreachable)?;
     let info: String = redis::cmd("INFO").arg("server").query_async(&mut node).await.map_err(unreachable)?;
@@ -78,8 +88,15 @@ pub(super) async fn shards(link: &Link, wanted: usize) -> Result<(), StartError>
     )))
 }
 
-/// A link to a configured address.
-pub(super) fn link(key: &str, url: &str) -> Result<Link, StartError> {
+/// A link to a configured address; see [`RedisOptions::ca_file`](super::RedisOptions::ca_file).
+pub(super) fn link(key: &str, url: &str, ca_file: &Path) -> Result<Link, StartError> {
     let address = super::url::RedisAddress::parse(url).map_err(|words| StartError(format!("{key} {words}")))?;
-    Link::new(&address).map_err(|error| StartError(format!("{key} is not usable: {error}")))
+    let authorities = match ca_file.as_os_str().is_empty() {
+        true => None,
+        false => Some(
+            std::fs::read(ca_file)
+                .map_err(|error| StartError(format!("cannot read redis.ca_file {}: {error}", ca_file.display())))?,
+        ),
+    };
+    Link::new(&address, authorities).map_err(|error| StartError(format!("{key} is not usable: {error}")))
 }

@@ -9,23 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
-use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
-use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo as _, RedisError, RedisResult, ServerErrorKind,
-    TlsMode, Value,
-};
+use redis::{Cmd, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::script::{Args, Script};
+use super::target::{CONNECT_TIMEOUT, Target, config};
 use super::url::RedisAddress;
 use crate::broker::BrokerError;
-
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long an answer may take before the connection counts as dead.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The first pause of a retry, doubled each time up to [`PAUSE_MOST`].
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
@@ -40,34 +30,28 @@ pub(super) struct Link {
     count: AtomicU64,
 }
 
-enum Target {
-    Single(Box<Client>),
-    Sentinel(Box<tokio::sync::Mutex<SentinelClient>>),
-    Cluster(Box<ClusterClient>, Vec<Client>),
-}
-
 /// One connection. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Conn {
-    inner: Inner,
+    pub(super) inner: Inner,
     /// Of the server behind it; empty for a Cluster.
     pub(super) run_id: Arc<str>,
     /// Its number there; empty for a Cluster, and where it may not be asked.
     pub(super) client: Arc<str>,
-    number: u64,
+    pub(super) number: u64,
 }
 
 #[derive(Clone)]
-enum Inner {
+pub(super) enum Inner {
     Single(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
 impl Link {
-    /// Does not connect yet.
-    pub(super) fn new(address: &RedisAddress) -> RedisResult<Self> {
+    /// Does not connect yet. `authorities` is PEM text; without it a server's certificate must be good for this machine.
+    pub(super) fn new(address: &RedisAddress, authorities: Option<Vec<u8>>) -> RedisResult<Self> {
         Ok(Self {
-            target: Target::new(address)?,
+            target: Target::new(address, authorities)?,
             current: Mutex::default(),
             connecting: tokio::sync::Mutex::new(()),
             count: AtomicU64::new(0),
@@ -167,75 +151,6 @@ impl Link {
     }
 }
 
-impl Target {
-    fn new(address: &RedisAddress) -> RedisResult<Self> {
-        match address {
-            RedisAddress::Single(url) => Ok(Self::Single(Box::new(Client::open(url.as_str())?))),
-            RedisAddress::Cluster(urls) => {
-                let nodes = urls.iter().map(|url| Client::open(url.as_str())).collect::<RedisResult<Vec<_>>>()?;
-                let client = ClusterClientBuilder::new(urls.iter().map(String::as_str))
-                    .connection_timeout(CONNECT_TIMEOUT)
-                    .response_timeout(RESPONSE_TIMEOUT)
-                    .retries(2)
-                    .build()?;
-                Ok(Self::Cluster(Box::new(client), nodes))
-            }
-            RedisAddress::Sentinel { sentinels, master, db, username, password, tls } => {
-                let sentinels: RedisResult<Vec<_>> =
-                    sentinels.iter().map(|url| Ok(url.as_str().into_connection_info()?.addr().clone())).collect();
-                let mut builder = SentinelClientBuilder::new(sentinels?, master, SentinelServerType::Master)?
-                    .set_client_to_redis_db(*db);
-                if *tls {
-                    builder = builder
-                        .set_client_to_redis_tls_mode(TlsMode::Secure)
-                        .set_client_to_sentinel_tls_mode(TlsMode::Secure);
-                }
-                if let Some(username) = username {
-                    builder = builder.set_client_to_redis_username(username);
-                }
-                if let Some(password) = password {
-                    builder = builder.set_client_to_redis_password(password);
-                }
-                Ok(Self::Sentinel(Box::new(tokio::sync::Mutex::new(builder.build()?))))
-            }
-        }
-    }
-
-    async fn connect(&self, number: u64) -> RedisResult<Conn> {
-        let mut single = match self {
-            Self::Single(client) => client.get_multiplexed_async_connection_with_config(&config()).await?,
-            Self::Sentinel(client) => client.lock().await.get_async_connection_with_config(&config()).await?,
-            Self::Cluster(client, _) => {
-                let inner = Inner::Cluster(client.get_async_connection().await?);
-                return Ok(Conn { inner, run_id: "".into(), client: "".into(), number });
-            }
-        };
-        let info: String = redis::cmd("INFO").arg("server").query_async(&mut single).await?;
-        let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).unwrap_or_default().trim().into();
-        let client: RedisResult<u64> = redis::cmd("CLIENT").arg("ID").query_async(&mut single).await;
-        let client = client.map_or_else(|_| String::new(), |client| client.to_string()).into();
-        Ok(Conn { inner: Inner::Single(single), run_id, client, number })
-    }
-
-    /// A server to talk to directly.
-    async fn node(&self) -> RedisResult<Client> {
-        match self {
-            Self::Single(client) => Ok(Client::clone(client)),
-            Self::Sentinel(client) => client.lock().await.async_get_client().await,
-            Self::Cluster(_, nodes) => {
-                let mut last = RedisError::from((ErrorKind::InvalidClientConfig, "no node is named"));
-                for node in nodes {
-                    match node.get_multiplexed_async_connection_with_config(&config()).await {
-                        Ok(_) => return Ok(node.clone()),
-                        Err(error) => last = error,
-                    }
-                }
-                Err(last)
-            }
-        }
-    }
-}
-
 impl Conn {
     /// One command, once.
     pub(super) async fn run(&self, cmd: &Cmd) -> RedisResult<Value> {
@@ -245,12 +160,6 @@ impl Conn {
         };
         value.extract_error()
     }
-}
-
-fn config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(RESPONSE_TIMEOUT))
 }
 
 fn is_connection_spoilt(error: &RedisError) -> bool {

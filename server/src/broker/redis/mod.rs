@@ -23,12 +23,14 @@ mod room;
 mod script;
 mod session;
 mod subscriber;
+mod target;
 mod task;
 pub mod url;
 mod wire;
 mod worker;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -64,6 +66,8 @@ pub struct RedisOptions {
     pub url: String,
     /// Another one for Pub/Sub alone; empty: the same.
     pub pubsub_url: String,
+    /// PEM file of authorities that are trusted instead of the machine's own, for TLS; empty = none.
+    pub ca_file: PathBuf,
     /// Into how many streams the queue is split.
     pub shards: usize,
     /// How long a worker's hold on a shard lasts when it is not renewed.
@@ -119,12 +123,12 @@ impl RedisBroker {
     pub async fn start(store: Arc<dyn LogStore>, options: RedisOptions) -> Result<Self, StartError> {
         // Two TLS providers may be compiled in; ours is ring. An error says that one is chosen already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let link = check::link("redis.url", &options.url)?;
+        let link = check::link("redis.url", &options.url, &options.ca_file)?;
         check::server(&link, "redis.url", &options.url, true).await?;
         let publisher = match options.pubsub_url.as_str() {
             "" => None,
             url => {
-                let publisher = check::link("redis.pubsub_url", url)?;
+                let publisher = check::link("redis.pubsub_url", url, &options.ca_file)?;
                 check::server(&publisher, "redis.pubsub_url", url, false).await?;
                 Some(publisher)
             }

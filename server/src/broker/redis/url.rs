@@ -14,22 +14,26 @@ pub enum RedisAddress {
     /// One server, as a URL that the client understands.
     Single(String),
     /// Sentinels.
-    Sentinel {
-        /// Their URLs.
-        sentinels: Vec<String>,
-        /// The name under which they know the master.
-        master: String,
-        /// Which database.
-        db: i64,
-        /// Of the master.
-        username: Option<String>,
-        /// Of the master.
-        password: Option<String>,
-        /// With everybody.
-        tls: bool,
-    },
+    Sentinel(Sentinels),
     /// Some nodes of a Cluster, as URLs.
     Cluster(Vec<String>),
+}
+
+/// Who knows which server is the master.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sentinels {
+    /// Their URLs.
+    pub sentinels: Vec<String>,
+    /// The name under which they know the master.
+    pub master: String,
+    /// Which database.
+    pub db: i64,
+    /// Of the master.
+    pub username: Option<String>,
+    /// Of the master.
+    pub password: Option<String>,
+    /// With everybody.
+    pub tls: bool,
 }
 
 impl RedisAddress {
@@ -65,7 +69,8 @@ impl RedisAddress {
                 let (username, password) = user.split_once(':').unwrap_or(("", user));
                 let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
                 let (username, password) = (some(username), some(password));
-                Ok(Self::Sentinel { sentinels: nodes("")?, master: master.to_owned(), db, username, password, tls })
+                let (sentinels, master) = (nodes("")?, master.to_owned());
+                Ok(Self::Sentinel(Sentinels { sentinels, master, db, username, password, tls }))
             }
             _ => Err(forms.to_owned()),
         }
@@ -93,13 +98,11 @@ mod tests {
         assert!(single("redis://127.0.0.1:6379/3") && single("rediss://u:p@h"));
         let cluster = RedisAddress::parse("redis+cluster://u:p@a:1,b:2").map_err(|_| ());
         assert!(cluster == Ok(RedisAddress::Cluster(vec!["redis://u:p@a:1".to_owned(), "redis://u:p@b:2".to_owned()])));
-        let Ok(RedisAddress::Sentinel { sentinels, master, db, username, password, tls }) =
-            RedisAddress::parse("rediss+sentinel://:secret@a:1,b:2/main/5")
-        else {
+        let Ok(RedisAddress::Sentinel(at)) = RedisAddress::parse("rediss+sentinel://:secret@a:1,b:2/main/5") else {
             panic!("not a Sentinel address");
         };
-        assert_eq!((sentinels.len(), master.as_str(), db, tls), (2, "main", 5, true));
-        assert_eq!((username, password.as_deref()), (None, Some("secret")));
+        assert_eq!((at.sentinels.len(), at.master.as_str(), at.db, at.tls), (2, "main", 5, true));
+        assert_eq!((at.username, at.password.as_deref()), (None, Some("secret")));
     }
 
     #[test]

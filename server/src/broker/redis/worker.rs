@@ -274,7 +274,7 @@ mod tests {
     #[tokio::test]
     async fn names_are_removed_only_by_who_holds_the_shard() {
         let redis = Redis::start(Persistence::None).await.unwrap();
-        let link = Link::new(&RedisAddress::parse(&redis.url()).unwrap()).unwrap();
+        let link = Link::new(&RedisAddress::parse(&redis.url()).unwrap(), None).unwrap();
         let conn = link.conn().await.unwrap();
         let run = |words: &str| redis.command(&words.split(' ').collect::<Vec<_>>()).unwrap();
         let names = || run("XINFO CONSUMERS s g").lines().filter(|line| ["a", "b", "c"].contains(line)).count();
