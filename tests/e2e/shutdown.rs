@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use flowforge_proto::v1::Close;
 use flowforge_proto::v1::stream_logs_request::Message as Request;
+use flowforge_test_services::redis::{Persistence, Redis};
 use flowforge_tests::checker::{Allowed, check_store, check_viewer};
 use flowforge_tests::generator::{Generator, Plan};
 use flowforge_tests::producer::{Call, hello, new_producer};
@@ -137,7 +138,24 @@ async fn a_client_that_does_not_hang_up_after_close_does_not_delay_the_end() -> 
 
 #[tokio::test]
 async fn a_poison_row_is_replaced_and_its_neighbours_are_not() -> Result<()> {
-    let server = Server::start().await?;
+    poisoned(Overrides::none()).await
+}
+
+#[tokio::test]
+async fn over_redis_poison_rows_are_dead_letters_as_well() -> Result<()> {
+    let redis = Redis::start(Persistence::None).await?;
+    poisoned(Overrides::none().set("broker.driver", "redis").set("redis.url", &redis.url())).await?;
+    let keys = redis.command(&["KEYS", "logs:dead:*"])?;
+    let letters = redis.command(&["XRANGE", &keys, "-", "+"])?;
+    for n in [17, 18, 50] {
+        ensure!(letters.contains(&format!("\"message\":\"poison {n}\"")), "{n} is not among {letters}");
+    }
+    ensure!(redis.command(&["XLEN", &keys])? == "3" && letters.contains("poison is not stored here"), "{letters}");
+    Ok(())
+}
+
+async fn poisoned(overrides: Overrides) -> Result<()> {
+    let server = Server::start_with(overrides).await?;
     let mut db = store_read::open(&server.database()).await?;
     let trigger = "CREATE TRIGGER poison BEFORE INSERT ON lines WHEN NEW.message LIKE '%poison%' AND NEW.stream != 4
         BEGIN SELECT RAISE(ABORT, 'poison is not stored here'); END";

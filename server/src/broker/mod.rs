@@ -68,6 +68,9 @@ pub trait Broker: Send + Sync + 'static {
     /// The next batches to store, in offset order per task. Waits until `limits` call for a flush.
     async fn take(&self, limits: &FlushLimits) -> Delivery;
 
+    /// The store refuses this row for itself: kept for operators, where there is a place for it.
+    async fn refused(&self, task: &TaskKey, record: &LogRecord, why: &str);
+
     /// The delivery is committed in the store: acks go out, the recent window may shrink. Consumes it, so that a delivery
     /// cannot be acked twice.
     async fn stored(&self, delivery: Delivery);

@@ -51,7 +51,7 @@ impl Writer {
             batches.iter().map(|batch| TaskLines { task: batch.task.clone(), records: &batch.records }).collect();
         if let Err(error) = insert_with_retries(self.store.as_ref(), &lines).await {
             warn!(%error, rows = delivery.rows(), "the store refuses a row, inserting in parts to find it");
-            poison::insert_around(self.store.as_ref(), &lines).await;
+            poison::insert_around(self, &lines).await;
         }
     }
 }

@@ -173,6 +173,47 @@ pub(super) async fn an_unreadable_entry(house: House) {
     .unwrap();
 }
 
+pub(super) async fn a_refused_row_is_a_dead_letter(house: House) {
+    if house.durable().is_empty() {
+        return;
+    }
+    let instance = house.instance(Terms { shards: 1, ..Terms::default() }).await;
+    let mut one = instance.open(1).await;
+    one.append(1, lines(1, 1..=1)).await.unwrap();
+    acked(one.as_ref(), 1).await;
+    let row = house.stored().await.remove(0);
+    instance.broker.refused(&task(), &row, "no reason").await;
+    let letters = house.durable()[0].command(&["XRANGE", "logs:dead:{logs:stream}", "-", "+"]).unwrap();
+    for words in ["task", &task().to_string(), "no reason", &format!("\"seq\":{}", row.seq)] {
+        assert!(letters.contains(words), "{words} is not in {letters}");
+    }
+}
+
+/// Written behind the ack, by the worker, so it is waited for.
+pub(super) async fn the_state_of_a_task_is_shown(house: House) {
+    if house.durable().is_empty() {
+        return;
+    }
+    let instance = house.instance(Terms { shards: 1, ..Terms::default() }).await;
+    let key = format!("logs:state:{{logs:stream}}:{}", task());
+    let redis = house.durable()[0];
+    let shown = async |field: &str, value: &str| {
+        wait::until("the state", LIMIT, async || Ok((redis.command(&["HGET", &key, field])? == value).then_some(())))
+            .await
+            .unwrap();
+    };
+    let mut one = instance.open(1).await;
+    one.append(1, lines(1, 1..=3)).await.unwrap();
+    shown("lines", "3").await;
+    shown("status", "running").await;
+    let last = house.stored().await.pop().unwrap();
+    shown("last_line", &String::from_utf8_lossy(&last.message)).await;
+    in_time(one.close(ending(3, OK))).await.unwrap();
+    shown("status", "succeeded").await;
+    let lives: u64 = redis.command(&["TTL", &key]).unwrap().parse().unwrap();
+    assert!((3000..=3600).contains(&lives), "{lives}");
+}
+
 pub(super) async fn start_checks(mut house: House) {
     if house.durable().is_empty() {
         return;

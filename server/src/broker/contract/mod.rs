@@ -47,7 +47,7 @@ broker_contract!(redis, House::redis(),
         nothing_is_left_in_the_queue;
     fault: everything_is_lost, everything_is_lost_while_nobody_sends, an_ended_task_is_served_from_the_store,
         restarted_with_its_data, restarted_without_data, frozen_for_a_while, out_of_memory, an_unreadable_entry,
-        start_checks;
+        a_refused_row_is_a_dead_letter, the_state_of_a_task_is_shown, start_checks;
 );
 
 broker_contract!(redis_with_pubsub, House::redis_with_pubsub(),

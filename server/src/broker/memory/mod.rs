@@ -178,6 +178,9 @@ impl Broker for MemoryBroker {
         self.queue.take(limits).await
     }
 
+    /// Here the server's own log is the place.
+    async fn refused(&self, _: &TaskKey, _: &LogRecord, _: &str) {}
+
     async fn stored(&self, delivery: Delivery) {
         for batch in &delivery.batches {
             let Some(slot) = self.lock_tasks().get(&batch.task).cloned() else { continue };

@@ -15,7 +15,8 @@
 //! | `logs:clock:{<stream>}` | hash | the lease clock, and whose memory the shard's tasks were recovered into |
 //! | `logs:dirty:{<stream>}` | set | tasks whose record the store does not have yet |
 //! | `logs:worker:{<stream>}` | hash | which worker reads the shard, until when, with which fencing token |
-//! | `logs:dead:{<stream>}` | stream | entries that cannot be read, for operators |
+//! | `logs:state:{<stream>}:<task>` | hash | for other programs: `status`, `exit_code`, `lines`, `last_line`, `progress`, `updated_at`; an hour |
+//! | `logs:dead:{<stream>}` | stream | for operators: entries that cannot be read, rows that the store refuses; the last 10,000 or so |
 //! | `logs:workers` | sorted set | live workers by their last sign of life |
 //! | `logs:connections` | hash | the connection of each worker, as Redis numbers it; not in a Cluster |
 //!
@@ -97,6 +98,11 @@ impl Shard {
     /// The hash of one task.
     pub(super) fn meta(&self, task: &TaskKey) -> String {
         format!("logs:meta:{{{}}}:{task}", self.stream)
+    }
+
+    /// What one task looks like.
+    pub(super) fn state(&self, task: &TaskKey) -> String {
+        format!("logs:state:{{{}}}:{task}", self.stream)
     }
 
     /// The recent lines of one task.

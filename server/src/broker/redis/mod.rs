@@ -13,11 +13,14 @@
 
 mod change;
 mod check;
+mod dead;
+mod face;
 mod holds;
 mod keys;
 mod lease;
 mod link;
 mod mirror;
+mod options;
 mod registry;
 mod room;
 mod script;
@@ -30,27 +33,27 @@ mod wire;
 mod worker;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use flowforge_storage::{LogStore, StoreError, TaskKey};
+use flowforge_storage::{LogRecord, LogStore, StoreError, TaskKey};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::debug;
 
 pub use self::check::StartError;
+use self::face::Faces;
 use self::keys::Shards;
 use self::link::Link;
 use self::mirror::Mirror;
+pub use self::options::{RedisOptions, check_address};
 use self::room::Room;
 use self::session::{RedisSession, Seat};
 use self::subscriber::Order;
-use self::url::RedisAddress;
-use super::queue::{Queue, QueueLimits};
+use super::queue::Queue;
 use super::{
     Batch, Broker, BrokerError, Delivery, FlushLimits, Position, ProducerHello, ProducerSession, QueueSize,
     Subscription,
@@ -58,33 +61,6 @@ use super::{
 
 /// How often everything is compared with Redis although no hint came.
 const COMPARE: Duration = Duration::from_secs(2);
-
-/// Bounds, times and addresses.
-#[derive(Clone)]
-pub struct RedisOptions {
-    /// The durable Redis.
-    pub url: String,
-    /// Another one for Pub/Sub alone; empty: the same.
-    pub pubsub_url: String,
-    /// PEM file of authorities that are trusted instead of the machine's own, for TLS; empty = none.
-    pub ca_file: PathBuf,
-    /// Into how many streams the queue is split.
-    pub shards: usize,
-    /// How long a worker's hold on a shard lasts when it is not renewed.
-    pub claim_idle: Duration,
-    /// This process stores what is queued.
-    pub worker: bool,
-    /// How long a producer may be away before it counts as lost.
-    pub lease: Duration,
-    /// Stored lines kept per watched task for viewers that are a little behind, bytes.
-    pub recent_bytes: usize,
-    /// Producers per task and attempt.
-    pub max_producers: usize,
-    /// What may wait for the store.
-    pub queue: QueueLimits,
-    /// How long to go on trying while Redis does not answer, before a caller is told.
-    pub patience: Duration,
-}
 
 /// See the module.
 pub struct RedisBroker {
@@ -116,6 +92,7 @@ struct Shared {
     holds: Mutex<holds::Holds>,
     leaving: AtomicBool,
     room: Room,
+    faces: Mutex<Faces>,
 }
 
 impl RedisBroker {
@@ -150,6 +127,7 @@ impl RedisBroker {
             holds: Mutex::default(),
             leaving: AtomicBool::new(false),
             room: Room::new(options.queue),
+            faces: Mutex::default(),
             options,
         });
         let mut background = vec![
@@ -162,6 +140,9 @@ impl RedisBroker {
         ];
         if shared.options.worker {
             background.push(tokio::spawn(worker::run(Arc::clone(&shared))));
+            background.push(tokio::spawn(every(face::EVERY, Arc::clone(&shared), |shared| async move {
+                shared.show_faces().await;
+            })));
         }
         Ok(Self { shared, background })
     }
@@ -259,6 +240,10 @@ impl Broker for RedisBroker {
         self.shared.queue.take(limits).await
     }
 
+    async fn refused(&self, task: &TaskKey, record: &LogRecord, why: &str) {
+        self.shared.bury_row(task, record, why).await;
+    }
+
     async fn stored(&self, delivery: Delivery) {
         let mut by_shard: HashMap<usize, Vec<Arc<Batch>>> = HashMap::new();
         for batch in &delivery.batches {
@@ -279,6 +264,7 @@ impl Broker for RedisBroker {
         self.shared.leaving.store(true, Ordering::Release);
         self.shared.queue.emptied().await;
         if self.shared.options.worker {
+            self.shared.show_faces().await;
             self.shared.leave_shards().await;
         }
     }
@@ -291,6 +277,10 @@ impl Broker for RedisBroker {
 impl Shared {
     fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)
+    }
+
+    fn faces(&self) -> MutexGuard<'_, Faces> {
+        self.faces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn compare(self: &Arc<Self>) {
@@ -321,9 +311,4 @@ impl Shared {
         self.queue.flush_now();
         self.publish(&self.shards.of(task).hints, vec![b"F".to_vec()]).await;
     }
-}
-
-/// What the configuration says of an address; words that follow the key's name.
-pub fn check_address(url: &str) -> Result<(), String> {
-    RedisAddress::parse(url).map(drop)
 }

@@ -42,6 +42,7 @@ script!(/** Who reads a shard. */ CLAIM, "claim.lua", EVEN_WHEN_FULL);
 script!(/** Names in the group that nobody has any more. */ FORGET, "forget.lua", EVEN_WHEN_FULL);
 script!(/** A worker is gone. */ GONE, "gone.lua", EVEN_WHEN_FULL);
 script!(/** Who works. */ HEARTBEAT, "heartbeat.lua", EVEN_WHEN_FULL);
+script!(/** What tasks look like. */ FACE, "face.lua", USUAL);
 
 impl Script {
     fn new(flags: &str, body: &str) -> Self {

@@ -14,9 +14,10 @@ use std::time::Duration;
 use flowforge_storage::{ProducerId, TaskKey};
 use redis::{RedisResult, Value};
 use tokio::time::{Instant, sleep};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::Shared;
+use super::face;
 use super::holds::is_of;
 use super::keys::{GROUP, Shard, parse_task};
 use super::link::refusal;
@@ -185,18 +186,8 @@ impl Shared {
                 }
                 Ok(())
             }
-            Err(why) => self.bury(shard, &id, &fields, &why).await,
+            Err(why) => self.bury_entry(shard, &id, &fields, &why).await,
         }
-    }
-
-    /// An entry that nobody can read must not stop the others.
-    async fn bury(&self, shard: &Shard, id: &str, fields: &[Vec<u8>], why: &str) -> RedisResult<()> {
-        error!(shard = shard.number, id, why, "an entry of the queue cannot be read, it is kept as a dead letter");
-        let mut cmd = redis::cmd("XADD");
-        cmd.arg(&shard.dead).arg("*").arg("id").arg(id).arg("why").arg(why).arg(fields);
-        self.link.run(&cmd).await?;
-        self.link.run(redis::cmd("XACK").arg(&shard.stream).arg(GROUP).arg(id)).await?;
-        self.link.run(redis::cmd("XDEL").arg(&shard.stream).arg(id)).await.map(drop)
     }
 
     /// What of a delivery is one shard's, is in the store.
@@ -236,6 +227,7 @@ impl Shared {
             self.publish(&shard.hints, vec![hint.clone().into_bytes()]).await;
         }
         self.hinted(hint);
+        face::note(&mut self.faces(), number, batches);
         for task in due.iter().filter_map(|task| parse_task(task)) {
             if let Err(error) = self.persist(&task).await {
                 warn!(%task, %error, "writing the task record failed, will try again");
