@@ -51,7 +51,7 @@ FAULTS = cargo build -p flowforge-server -p flowforge-tests --bins && ./target/d
 
 matrix: ## every fault on every pairing of broker and store, about half an hour; FAULT=name and PAIR=name choose
 	@./.ci/prepare test
-	$(FAULTS) matrix --fault "$(FAULT)" --pair "$(PAIR)" 2>target/matrix.log
+	export FLOWFORGE_CURVES=$(CURDIR)/target/matrix && $(FAULTS) matrix --fault "$(FAULT)" --pair "$(PAIR)" 2>target/matrix.log
 
 MINUTES ?= 30
 chaos: ## random faults for MINUTES=30, checked all the time; SEED=n repeats a failure

@@ -17,6 +17,7 @@ pub mod cli;
 pub mod faults;
 pub mod generator;
 pub mod line;
+pub mod memory;
 pub mod producer;
 pub mod server;
 pub mod site;

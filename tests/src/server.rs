@@ -212,10 +212,7 @@ impl Server {
 
     /// Resident memory, bytes.
     pub fn rss(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kib * 1024)
+        crate::memory::rss(self.pid())
     }
 
     /// `http://host:port` of gRPC.

@@ -248,9 +248,12 @@ impl TailSession {
                         }
                     }
                 }
-                if let Some(bytes) = self.renderer.take() {
+                let pieces = self.renderer.take();
+                if !pieces.is_empty() {
                     quiet_since = Instant::now();
-                    yield bytes;
+                    for piece in pieces {
+                        yield piece;
+                    }
                 } else if quiet_since.elapsed() >= self.heartbeat {
                     quiet_since = Instant::now();
                     yield self.renderer.place_or_heartbeat();

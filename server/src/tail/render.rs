@@ -11,6 +11,12 @@ use super::{Control, HEARTBEAT, SKIPPED_LINES_PER_PLACE, write_control, write_fr
 use crate::broker::{Batch, EndInfo, FrameEvent};
 use crate::proof::Completeness;
 
+/// So large a piece costs more to copy than to write beside others.
+const SHARED_FROM: usize = 2 << 10;
+
+/// Copies are no larger, for the sake of readers that stand still: the HTTP library keeps up to 16 pieces for each.
+const COPIED_UP_TO: usize = 8 << 10;
+
 /// Collects what the next write carries.
 #[derive(Debug)]
 pub(super) struct Renderer {
@@ -98,17 +104,26 @@ impl Renderer {
         out.into()
     }
 
-    /// Everything collected, as one piece for one write. A single piece is passed on as it is, shared with other readers.
-    pub(super) fn take(&mut self) -> Option<Bytes> {
-        match self.pieces.len() {
-            0 => None,
-            1 => self.pieces.pop(),
-            _ => {
-                let mut all = BytesMut::with_capacity(self.pieces.iter().map(Bytes::len).sum());
-                self.pieces.drain(..).for_each(|piece| all.extend_from_slice(&piece));
-                Some(all.freeze())
+    /// Everything collected, in the pieces of one vectored write. A reader that stands still keeps some of them in its
+    /// connection, so large ones are passed on as they are, shared with every other reader, and only small ones are copied.
+    pub(super) fn take(&mut self) -> Vec<Bytes> {
+        let (mut taken, mut small) = (Vec::new(), Vec::new());
+        let mut size = 0;
+        for piece in self.pieces.drain(..) {
+            let is_large = piece.len() >= SHARED_FROM;
+            if is_large || size + piece.len() > COPIED_UP_TO {
+                taken.extend(join(&mut small));
+                size = 0;
+            }
+            if is_large {
+                taken.push(piece);
+            } else {
+                size += piece.len();
+                small.push(piece);
             }
         }
+        taken.extend(join(&mut small));
+        taken
     }
 
     /// A sign of life: the place if the reader's is old, else a comment.
@@ -122,5 +137,43 @@ impl Renderer {
             }
             None => Bytes::from_static(HEARTBEAT),
         }
+    }
+}
+
+fn join(pieces: &mut Vec<Bytes>) -> Option<Bytes> {
+    if pieces.len() < 2 {
+        return pieces.pop();
+    }
+    let mut all = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    pieces.drain(..).for_each(|piece| all.extend_from_slice(&piece));
+    Some(all.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(sizes: &[usize]) -> Vec<usize> {
+        let mut renderer = Renderer::new(LogFilter::default());
+        renderer.pieces = sizes.iter().map(|&size| Bytes::from(vec![b'x'; size])).collect();
+        let taken = renderer.take().iter().map(Bytes::len).collect();
+        assert!(renderer.is_empty());
+        taken
+    }
+
+    #[test]
+    fn small_pieces_are_copied_together_and_large_ones_are_not() {
+        assert_eq!(taken(&[]), Vec::<usize>::new());
+        assert_eq!(taken(&[7]), [7]);
+        assert_eq!(taken(&[100, 200, SHARED_FROM, 300, 9 << 20, 10, 20]), [300, SHARED_FROM, 300, 9 << 20, 30]);
+        assert!(taken(&[SHARED_FROM - 1; 100]).iter().all(|&size| size <= COPIED_UP_TO));
+    }
+
+    #[test]
+    fn a_large_piece_stays_the_bytes_of_all() {
+        let shared = Bytes::from(vec![b'x'; SHARED_FROM]);
+        let mut renderer = Renderer::new(LogFilter::default());
+        renderer.pieces = vec![Bytes::from_static(b"a"), shared.clone()];
+        assert_eq!(renderer.take()[1].as_ptr(), shared.as_ptr());
     }
 }
