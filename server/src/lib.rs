@@ -13,6 +13,7 @@
 
 pub mod backend;
 pub mod broker;
+pub mod canary;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -20,9 +21,11 @@ pub mod fail_point;
 pub mod http;
 pub mod ingest;
 pub mod line;
+pub mod metrics;
 pub mod proof;
 pub mod retention;
 pub mod role;
 pub mod serve;
+pub mod sse;
 pub mod tail;
 pub mod writer;

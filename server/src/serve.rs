@@ -1,7 +1,7 @@
 //! The server, from configuration to exit, in the order in which it happens.
 //!
-//! Start: log → store → broker → bind → recover → print the addresses → serve. Stop: ingest stops reading and acks what it
-//! took → the queue is flushed → tails end → the store closes; all within `shutdown.grace`, after which what is left stays
+//! Start: log → store → broker → bind → recover → print the addresses → serve. Stop: the canary ends → ingest stops reading and
+//! acks what it took → the queue is flushed → tails end → the store closes; all within `shutdown.grace`, after which what is left stays
 //! unacked and the producers keep it.
 
 use std::future::Future;
@@ -22,9 +22,11 @@ use tracing::{info, warn};
 
 use crate::backend::{open_broker, open_store};
 use crate::broker::{Broker, FlushLimits};
+use crate::canary::{self, Canary};
 use crate::config::{BrokerDriver, Config, LogFormat, StorageDriver};
 use crate::http::AppState;
 use crate::ingest::Ingest;
+use crate::metrics::Metrics;
 use crate::proof::Prover;
 use crate::role::{Role, Roles};
 use crate::tail::Tail;
@@ -79,12 +81,19 @@ pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
             warn!(%address, "{key} is reachable from other machines, and there is no authentication yet");
         }
     }
+    let wanted = canary::is_wanted(&config.canary, &roles);
+    let metrics = Arc::new(Metrics::new(config.logging.storage_driver.name(), wanted));
+    let canary = grpc_address.filter(|_| wanted).map(|grpc| {
+        Canary::new(&config.canary, grpc, http_address, Arc::clone(&broker), Arc::clone(&metrics)).map(Arc::new)
+    });
     let server = Server {
         config,
         roles,
         prover: Prover::new(Arc::clone(&broker), Arc::clone(&store)),
         store,
         broker,
+        metrics,
+        canary: canary.transpose()?,
         ingest_stop: CancellationToken::new(),
         tail_stop: CancellationToken::new(),
         listeners: TaskTracker::new(),
@@ -94,12 +103,13 @@ pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
     let grpc = grpc_address.map_or_else(|| "none".to_owned(), |address| address.to_string());
     let (store, broker) = (config::describe_store(&server.config), config::describe_broker(&server.config));
     info!(%grpc, http = %http_address, store, broker, running_tasks = recovered, "flowforge is serving");
+    let canary = server.canary.as_ref().map(Canary::start);
 
     tokio::select! {
         () = stop => info!(grace = ?server.config.shutdown.grace, "stopping: storing and acking what was accepted"),
         Some(ended) = stages.join_next() => bail!("a stage of the server ended by itself: {ended:?}"),
     }
-    server.stop(stages, sessions).await
+    server.stop(stages, sessions, canary).await
 }
 
 struct Server {
@@ -108,6 +118,8 @@ struct Server {
     store: Arc<dyn LogStore>,
     broker: Arc<dyn Broker>,
     prover: Prover,
+    metrics: Arc<Metrics>,
+    canary: Option<Arc<Canary>>,
     ingest_stop: CancellationToken,
     tail_stop: CancellationToken,
     /// The two servers; they end when their last connection has.
@@ -139,9 +151,9 @@ impl Server {
                 // PostgreSQL has a partition for each day, and drops it whole.
                 at_midnight: self.config.logging.storage_driver == StorageDriver::Postgres,
             };
-            let store = Arc::clone(&self.store);
+            let (store, metrics) = (Arc::clone(&self.store), Arc::clone(&self.metrics));
             stages.spawn(async move {
-                retention::run(store, border).await;
+                retention::run(store, border, &metrics).await;
                 Ok(())
             });
         }
@@ -222,6 +234,8 @@ impl Server {
             ),
             broker: Arc::clone(&self.broker),
             store: Arc::clone(&self.store),
+            metrics: Arc::clone(&self.metrics),
+            canary: self.canary.clone(),
             default_lines: self.config.tail.default_lines,
             shutdown: self.ingest_stop.clone(),
         };
@@ -241,11 +255,16 @@ impl Server {
     }
 
     /// Drains, within the grace period; a second signal cuts it short.
-    async fn stop(self, mut stages: JoinSet<anyhow::Result<()>>, sessions: TaskTracker) -> anyhow::Result<()> {
+    async fn stop(
+        self,
+        mut stages: JoinSet<anyhow::Result<()>>,
+        sessions: TaskTracker,
+        canary: Option<canary::Running>,
+    ) -> anyhow::Result<()> {
         let again = stop_signal()?;
         let grace = self.config.shutdown.grace.duration();
         let drained = tokio::select! {
-            drained = tokio::time::timeout(grace, self.drain(&sessions)) => drained.is_ok(),
+            drained = tokio::time::timeout(grace, self.drain(&sessions, canary)) => drained.is_ok(),
             () = again => false,
         };
         let left = self.broker.queued();
@@ -261,8 +280,12 @@ impl Server {
         Ok(())
     }
 
-    async fn drain(&self, sessions: &TaskTracker) {
+    async fn drain(&self, sessions: &TaskTracker, canary: Option<canary::Running>) {
         self.broker.drain();
+        // While streams are served, and when the store is written to at once: its end takes a moment.
+        if let Some(canary) = canary {
+            canary.stop().await;
+        }
         self.ingest_stop.cancel();
         sessions.close();
         sessions.wait().await;

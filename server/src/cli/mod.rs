@@ -14,7 +14,6 @@ mod run;
 mod send;
 mod signals;
 mod spool;
-pub mod sse;
 mod tail;
 mod task_id;
 
