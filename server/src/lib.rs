@@ -8,6 +8,7 @@
 //! 4. [`tail`] stitches stored history and the recent window into one contiguous sequence for one reader.
 //! 5. [`http`] offers that as Server-Sent Events, pages and downloads.
 //! 6. [`proof`] says at a task's end whether what is stored is what was sent.
+//! 7. [`canary`] goes all of this way all the time, and tells [`metrics`] whether the promises hold.
 //!
 //! [`serve`] wires them together and takes them down in order; [`config`] says how; [`cli`] is the command line.
 

@@ -99,12 +99,11 @@ impl Metrics {
         self.queue_bytes.set(i64::try_from(now.queued.bytes).unwrap_or(i64::MAX));
         self.canary.unseen.set(now.unseen.as_secs_f64());
         let labels = [("store", self.store)];
-        match *self.oldest_ms.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(oldest_ms) => {
-                let age_ms = u64::try_from(now.now_ms.saturating_sub(oldest_ms)).unwrap_or(0);
-                self.oldest_age.get_or_create(&labels).set(Duration::from_millis(age_ms).as_secs_f64());
-            }
-            None => drop(self.oldest_age.remove(&labels)),
+        if let Some(oldest_ms) = *self.oldest_ms.lock().unwrap_or_else(PoisonError::into_inner) {
+            let age_ms = u64::try_from(now.now_ms.saturating_sub(oldest_ms)).unwrap_or(0);
+            self.oldest_age.get_or_create(&labels).set(Duration::from_millis(age_ms).as_secs_f64());
+        } else {
+            self.oldest_age.remove(&labels);
         }
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to memory cannot fail");

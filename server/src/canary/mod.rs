@@ -149,9 +149,10 @@ impl Canary {
             if std::mem::replace(&mut known, verdict.kinds()) == known {
                 continue;
             }
-            match verdict.is_well() {
-                true => info!(task = %self.task, "the canary is well again"),
-                false => error!(task = %self.task, "the canary fails: {verdict}"),
+            if verdict.is_well() {
+                info!(task = %self.task, "the canary is well again");
+            } else {
+                error!(task = %self.task, "the canary fails: {verdict}");
             }
         }
     }
