@@ -66,6 +66,8 @@ pub struct Canary {
     /// What every line of this run begins with: those of others, and of runs before, are not its own.
     prefix: String,
     checker: Mutex<Checker>,
+    /// What the log has said last: which promises are broken.
+    told: Mutex<[bool; 4]>,
     /// The task runs: there is something to read.
     welcomed: SetOnce<()>,
     /// The reader stands at the end of what was there before: printing may begin.
@@ -100,6 +102,7 @@ impl Canary {
             http: read::http_client().context("cannot make the canary's HTTP client")?,
             prefix: format!("canary {:08x} line ", fastrand::u32(..)),
             checker: Mutex::new(Checker::new(config.fail_after.duration(), Instant::now())),
+            told: Mutex::new(Verdict::default().kinds()),
             welcomed: SetOnce::new(),
             reading: SetOnce::new(),
             stop: CancellationToken::new(),
@@ -138,30 +141,30 @@ impl Canary {
         }
     }
 
-    /// Says so in the server's log when the state changes.
+    /// Judges also when nobody asks.
     async fn watch(&self) {
-        let mut known = Verdict::default().kinds();
         let mut ticks = tokio::time::interval(JUDGE_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let verdict = self.judge();
-            if std::mem::replace(&mut known, verdict.kinds()) == known {
-                continue;
-            }
-            if verdict.is_well() {
-                info!(task = %self.task, "the canary is well again");
-            } else {
-                error!(task = %self.task, "the canary fails: {verdict}");
-            }
+            self.judge();
         }
     }
 
+    /// How it stands; the server's log says so when that has changed, whoever asked.
     fn judge(&self) -> Verdict {
-        self.with(|checker, now| {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let verdict = self.with(|checker, now| {
             checker.tick(now);
             checker.verdict(now)
-        })
+        });
+        let before = std::mem::replace(&mut *told, verdict.kinds());
+        if before != *told && verdict.is_well() {
+            info!(task = %self.task, "the canary is well again");
+        } else if before != *told {
+            error!(task = %self.task, "the canary fails: {verdict}");
+        }
+        verdict
     }
 
     /// Asks or tells the checker; what it counts goes on to the metrics.
