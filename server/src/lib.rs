@@ -22,6 +22,7 @@ pub mod fail_point;
 pub mod http;
 pub mod ingest;
 pub mod line;
+pub mod logging;
 pub mod metrics;
 pub mod proof;
 pub mod retention;

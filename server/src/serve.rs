@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use crate::backend::{open_broker, open_store};
 use crate::broker::{Broker, FlushLimits};
 use crate::canary::{self, Canary};
-use crate::config::{BrokerDriver, Config, LogFormat, StorageDriver};
+use crate::config::{BrokerDriver, Config, StorageDriver};
 use crate::http::AppState;
 use crate::ingest::Ingest;
 use crate::metrics::Metrics;
@@ -43,22 +43,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connections get to send their last bytes once there is nothing left to store. A peer that does not read must not
 /// hold up the exit.
 const LAST_BYTES: Duration = Duration::from_secs(1);
-
-/// Sends the server's own log to stderr. Call once.
-pub fn init_logging(config: &Config) -> anyhow::Result<()> {
-    let level = &config.logging.level;
-    let filter = tracing_subscriber::EnvFilter::try_new(level)
-        .with_context(|| format!("logging.level is {level:?}; use error, warn, info, debug, trace or directives"))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    match config.logging.format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
-}
 
 /// Serves until SIGTERM or Ctrl-C, then drains. An error says what, where, and what to do.
 pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
@@ -83,9 +67,10 @@ pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
     }
     let wanted = canary::is_wanted(&config.canary, &roles);
     let metrics = Arc::new(Metrics::new(config.logging.storage_driver.name(), wanted));
-    let canary = grpc_address.filter(|_| wanted).map(|grpc| {
-        Canary::new(&config.canary, grpc, http_address, Arc::clone(&broker), Arc::clone(&metrics)).map(Arc::new)
-    });
+    let canary = match grpc_address.filter(|_| wanted) {
+        Some(grpc) => Some(Canary::new(&config.canary, grpc, http_address, &broker, &metrics)?),
+        None => None,
+    };
     let server = Server {
         config,
         roles,
@@ -93,7 +78,7 @@ pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
         store,
         broker,
         metrics,
-        canary: canary.transpose()?,
+        canary,
         ingest_stop: CancellationToken::new(),
         tail_stop: CancellationToken::new(),
         listeners: TaskTracker::new(),

@@ -87,16 +87,16 @@ impl Canary {
         config: &CanaryConfig,
         grpc: SocketAddr,
         http: SocketAddr,
-        broker: Arc<dyn Broker>,
-        metrics: Arc<Metrics>,
-    ) -> anyhow::Result<Self> {
+        broker: &Arc<dyn Broker>,
+        metrics: &Arc<Metrics>,
+    ) -> anyhow::Result<Arc<Self>> {
         let host = rustix::system::uname();
         let task_id = task_id(&host.nodename().to_string_lossy(), grpc.port());
-        Ok(Self {
+        Ok(Arc::new(Self {
             config: config.clone(),
             task: TaskKey::new("", &task_id)?,
-            broker,
-            metrics,
+            broker: Arc::clone(broker),
+            metrics: Arc::clone(metrics),
             grpc_url: format!("http://{}", reachable(grpc)),
             http_url: format!("http://{}", reachable(http)),
             http: read::http_client().context("cannot make the canary's HTTP client")?,
@@ -106,7 +106,7 @@ impl Canary {
             welcomed: SetOnce::new(),
             reading: SetOnce::new(),
             stop: CancellationToken::new(),
-        })
+        }))
     }
 
     /// Begins to print and to read. The addresses must be listened on by now.

@@ -7,6 +7,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, warn};
 
 use super::Canary;
+use super::checker::Checker;
 
 /// Between two tries to begin.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ async fn try_start(canary: &Canary) -> anyhow::Result<Client> {
     let mut config = ClientConfig::new(&canary.grpc_url, canary.task.task_id());
     config.attempt = before.saturating_add(1);
     "Canary".clone_into(&mut config.name);
-    config.sdk = concat!("flowforge-canary/", env!("CARGO_PKG_VERSION")).to_owned();
+    concat!("flowforge-canary/", env!("CARGO_PKG_VERSION")).clone_into(&mut config.sdk);
     config.max_buffer_bytes = BUFFER_BYTES;
     Ok(Client::start_on(config, &tokio::runtime::Handle::current())?)
 }
@@ -66,7 +67,7 @@ async fn print(canary: &Canary, client: &Client) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if let Some(number) = canary.with(|checker, now| checker.print(now)) {
+        if let Some(number) = canary.with(Checker::print) {
             client.write(Stream::Stdout, format!("{}{number}\n", canary.prefix).as_bytes());
         }
     }
