@@ -29,5 +29,6 @@ pub mod retention;
 pub mod role;
 pub mod serve;
 pub mod sse;
+pub mod stop;
 pub mod tail;
 pub mod writer;

@@ -14,7 +14,6 @@ use flowforge_proto::v1::Limits;
 use flowforge_proto::v1::log_service_server::LogServiceServer;
 use flowforge_storage::LogStore;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -29,6 +28,7 @@ use crate::ingest::Ingest;
 use crate::metrics::Metrics;
 use crate::proof::Prover;
 use crate::role::{Role, Roles};
+use crate::stop::stop_signal;
 use crate::tail::Tail;
 use crate::writer::Writer;
 use crate::{config, http, retention};
@@ -294,17 +294,5 @@ async fn sweep(broker: Arc<dyn Broker>) -> anyhow::Result<()> {
 async fn bind(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}: stop what listens there, or set {key} to another address")
-    })
-}
-
-/// Resolves at SIGTERM or SIGINT; the handlers are in place when this returns.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
     })
 }
