@@ -8,11 +8,13 @@
 //! 4. [`tail`] stitches stored history and the recent window into one contiguous sequence for one reader.
 //! 5. [`http`] offers that as Server-Sent Events, pages and downloads.
 //! 6. [`proof`] says at a task's end whether what is stored is what was sent.
+//! 7. [`canary`] goes all of this way all the time, and tells [`metrics`] whether the promises hold.
 //!
 //! [`serve`] wires them together and takes them down in order; [`config`] says how; [`cli`] is the command line.
 
 pub mod backend;
 pub mod broker;
+pub mod canary;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -20,9 +22,13 @@ pub mod fail_point;
 pub mod http;
 pub mod ingest;
 pub mod line;
+pub mod logging;
+pub mod metrics;
 pub mod proof;
 pub mod retention;
 pub mod role;
 pub mod serve;
+pub mod sse;
+pub mod stop;
 pub mod tail;
 pub mod writer;

@@ -8,6 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use crate::clock::{now_ms, rfc3339_ms};
+use crate::metrics::Metrics;
 
 /// How often the worker looks. A line may live so much longer than it should.
 const CHECK_INTERVAL: Duration = Duration::from_mins(10);
@@ -31,13 +32,14 @@ impl Border {
 }
 
 /// Runs until dropped: first at once, then every ten minutes.
-pub async fn run(store: Arc<dyn LogStore>, border: Border) {
+pub async fn run(store: Arc<dyn LogStore>, border: Border, metrics: &Metrics) {
     let mut ticks = interval(CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         match store.delete_before(border.before_ms(now_ms())).await {
             Ok(deleted) => {
+                metrics.oldest_row(deleted.oldest_ms);
                 let oldest = deleted.oldest_ms.map(rfc3339_ms);
                 let age = deleted.oldest_ms.map(|oldest_ms| age(oldest_ms, now_ms()));
                 info!(lines = deleted.lines, tasks = deleted.tasks, ?oldest, oldest_age = ?age, "retention done");

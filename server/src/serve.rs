@@ -1,7 +1,7 @@
 //! The server, from configuration to exit, in the order in which it happens.
 //!
-//! Start: log → store → broker → bind → recover → print the addresses → serve. Stop: ingest stops reading and acks what it
-//! took → the queue is flushed → tails end → the store closes; all within `shutdown.grace`, after which what is left stays
+//! Start: log → store → broker → bind → recover → print the addresses → serve. Stop: the canary ends → ingest stops reading and
+//! acks what it took → the queue is flushed → tails end → the store closes; all within `shutdown.grace`, after which what is left stays
 //! unacked and the producers keep it.
 
 use std::future::Future;
@@ -14,7 +14,6 @@ use flowforge_proto::v1::Limits;
 use flowforge_proto::v1::log_service_server::LogServiceServer;
 use flowforge_storage::LogStore;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,11 +21,14 @@ use tracing::{info, warn};
 
 use crate::backend::{open_broker, open_store};
 use crate::broker::{Broker, FlushLimits};
-use crate::config::{BrokerDriver, Config, LogFormat, StorageDriver};
+use crate::canary::{self, Canary};
+use crate::config::{BrokerDriver, Config, StorageDriver};
 use crate::http::AppState;
 use crate::ingest::Ingest;
+use crate::metrics::Metrics;
 use crate::proof::Prover;
 use crate::role::{Role, Roles};
+use crate::stop::stop_signal;
 use crate::tail::Tail;
 use crate::writer::Writer;
 use crate::{config, http, retention};
@@ -41,22 +43,6 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connections get to send their last bytes once there is nothing left to store. A peer that does not read must not
 /// hold up the exit.
 const LAST_BYTES: Duration = Duration::from_secs(1);
-
-/// Sends the server's own log to stderr. Call once.
-pub fn init_logging(config: &Config) -> anyhow::Result<()> {
-    let level = &config.logging.level;
-    let filter = tracing_subscriber::EnvFilter::try_new(level)
-        .with_context(|| format!("logging.level is {level:?}; use error, warn, info, debug, trace or directives"))?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
-    match config.logging.format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    Ok(())
-}
 
 /// Serves until SIGTERM or Ctrl-C, then drains. An error says what, where, and what to do.
 pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
@@ -79,12 +65,20 @@ pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
             warn!(%address, "{key} is reachable from other machines, and there is no authentication yet");
         }
     }
+    let wanted = canary::is_wanted(&config.canary, &roles);
+    let metrics = Arc::new(Metrics::new(config.logging.storage_driver.name(), wanted));
+    let canary = match grpc_address.filter(|_| wanted) {
+        Some(grpc) => Some(Canary::new(&config.canary, grpc, http_address, &broker, &metrics)?),
+        None => None,
+    };
     let server = Server {
         config,
         roles,
         prover: Prover::new(Arc::clone(&broker), Arc::clone(&store)),
         store,
         broker,
+        metrics,
+        canary,
         ingest_stop: CancellationToken::new(),
         tail_stop: CancellationToken::new(),
         listeners: TaskTracker::new(),
@@ -94,12 +88,13 @@ pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
     let grpc = grpc_address.map_or_else(|| "none".to_owned(), |address| address.to_string());
     let (store, broker) = (config::describe_store(&server.config), config::describe_broker(&server.config));
     info!(%grpc, http = %http_address, store, broker, running_tasks = recovered, "flowforge is serving");
+    let canary = server.canary.as_ref().map(Canary::start);
 
     tokio::select! {
         () = stop => info!(grace = ?server.config.shutdown.grace, "stopping: storing and acking what was accepted"),
         Some(ended) = stages.join_next() => bail!("a stage of the server ended by itself: {ended:?}"),
     }
-    server.stop(stages, sessions).await
+    server.stop(stages, sessions, canary).await
 }
 
 struct Server {
@@ -108,6 +103,8 @@ struct Server {
     store: Arc<dyn LogStore>,
     broker: Arc<dyn Broker>,
     prover: Prover,
+    metrics: Arc<Metrics>,
+    canary: Option<Arc<Canary>>,
     ingest_stop: CancellationToken,
     tail_stop: CancellationToken,
     /// The two servers; they end when their last connection has.
@@ -139,9 +136,9 @@ impl Server {
                 // PostgreSQL has a partition for each day, and drops it whole.
                 at_midnight: self.config.logging.storage_driver == StorageDriver::Postgres,
             };
-            let store = Arc::clone(&self.store);
+            let (store, metrics) = (Arc::clone(&self.store), Arc::clone(&self.metrics));
             stages.spawn(async move {
-                retention::run(store, border).await;
+                retention::run(store, border, &metrics).await;
                 Ok(())
             });
         }
@@ -222,6 +219,8 @@ impl Server {
             ),
             broker: Arc::clone(&self.broker),
             store: Arc::clone(&self.store),
+            metrics: Arc::clone(&self.metrics),
+            canary: self.canary.clone(),
             default_lines: self.config.tail.default_lines,
             shutdown: self.ingest_stop.clone(),
         };
@@ -241,11 +240,16 @@ impl Server {
     }
 
     /// Drains, within the grace period; a second signal cuts it short.
-    async fn stop(self, mut stages: JoinSet<anyhow::Result<()>>, sessions: TaskTracker) -> anyhow::Result<()> {
+    async fn stop(
+        self,
+        mut stages: JoinSet<anyhow::Result<()>>,
+        sessions: TaskTracker,
+        canary: Option<canary::Running>,
+    ) -> anyhow::Result<()> {
         let again = stop_signal()?;
         let grace = self.config.shutdown.grace.duration();
         let drained = tokio::select! {
-            drained = tokio::time::timeout(grace, self.drain(&sessions)) => drained.is_ok(),
+            drained = tokio::time::timeout(grace, self.drain(&sessions, canary)) => drained.is_ok(),
             () = again => false,
         };
         let left = self.broker.queued();
@@ -261,8 +265,12 @@ impl Server {
         Ok(())
     }
 
-    async fn drain(&self, sessions: &TaskTracker) {
+    async fn drain(&self, sessions: &TaskTracker, canary: Option<canary::Running>) {
         self.broker.drain();
+        // While streams are served, and when the store is written to at once: its end takes a moment.
+        if let Some(canary) = canary {
+            canary.stop().await;
+        }
         self.ingest_stop.cancel();
         sessions.close();
         sessions.wait().await;
@@ -286,17 +294,5 @@ async fn sweep(broker: Arc<dyn Broker>) -> anyhow::Result<()> {
 async fn bind(address: std::net::SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}: stop what listens there, or set {key} to another address")
-    })
-}
-
-/// Resolves at SIGTERM or SIGINT; the handlers are in place when this returns.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
     })
 }

@@ -265,7 +265,7 @@ async fn ten_thousand_lines_of_one_instant_stay_in_order() -> Result<()> {
 #[tokio::test]
 async fn health_and_the_page_are_there() -> Result<()> {
     let server = Server::start().await?;
-    for path in ["/healthz", "/readyz", "/", "/viewer/main.js", "/viewer/page.css", "/viewer/icon.svg"] {
+    for path in ["/healthz", "/readyz", "/metrics", "/", "/viewer/main.js", "/viewer/page.css", "/viewer/icon.svg"] {
         let response = reqwest::get(format!("{}{path}", server.http_url())).await?;
         ensure!(response.status() == 200, "{path}: {}", response.status());
         let csp = response.headers().get("content-security-policy").context("no CSP")?.to_str()?.to_owned();

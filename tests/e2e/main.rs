@@ -1,5 +1,6 @@
 //! What one server promises, one promise a test. See the crate's documentation for the harness.
 
+mod canary;
 mod cli;
 mod clickhouse;
 mod crash;

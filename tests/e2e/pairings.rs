@@ -1,4 +1,5 @@
-//! The configuration alone chooses broker and store: every pair starts from it and keeps its promises through a crash.
+//! The configuration alone chooses broker and store: every pair starts from it and keeps its promises through a crash, which
+//! its canary finds too.
 
 use anyhow::{Result, ensure};
 use flowforge_test_services::postgres::Database;
@@ -14,7 +15,7 @@ const LINES: u64 = 5_000;
 
 async fn through_a_crash(broker: &str, store: Overrides) -> Result<()> {
     let redis = if broker == "redis" { Some(Redis::start(Persistence::Always).await?) } else { None };
-    let mut overrides = store.set("broker.driver", broker);
+    let mut overrides = crate::canary::with_canary(store.set("broker.driver", broker));
     if let Some(redis) = &redis {
         overrides = overrides.set("redis.url", &redis.url());
     }
@@ -29,6 +30,7 @@ async fn through_a_crash(broker: &str, store: Overrides) -> Result<()> {
     check_store(&rows, &[journal])?;
     check_viewer(&viewer.await??, &rows, Allowed::Rollback)?;
     crate::proof::is_verified(&server, "pair", LINES).await?;
+    crate::canary::sings(&server, 20).await?;
     let status = server.terminate(PATIENCE).await?;
     ensure!(status.success(), "{status}");
     Ok(())

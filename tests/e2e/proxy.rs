@@ -67,6 +67,8 @@ async fn our_nginx_conf_carries_producers_and_viewers_through_a_crash() -> Resul
         Ok((generator.journal().acked > 2_000).then_some(()))
     })
     .await?;
+    let metrics = reqwest::get(format!("http://{http}/metrics")).await?;
+    ensure!(metrics.status() == 404, "metrics are not for everybody: {}", metrics.status());
     server.kill9()?;
     server.restart().await?;
     let journal = generator.join().await?;

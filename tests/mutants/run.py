@@ -124,6 +124,14 @@ MUTANTS = [
 """,
         ("e2e", "shutdown::sigterm_with_a_blocked_store_ends_in_time_and_says_what_is_left"),
     ),
+    Mutant(
+        "canary-misses-lines",
+        "The canary notices a line that does not come.",
+        "server/src/canary/read.rs",
+        """        let Some(number) = number else { return };""",
+        """        let Some(number) = number.filter(|number| number % 97 != 5) else { return };""",
+        ("e2e", "canary::an_ordinary_task_that_is_seen_and_ends_well"),
+    ),
 ]
 
 

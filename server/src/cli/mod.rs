@@ -14,7 +14,6 @@ mod run;
 mod send;
 mod signals;
 mod spool;
-pub mod sse;
 mod tail;
 mod task_id;
 
@@ -131,7 +130,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
 
 fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(args.config.config.as_deref())?;
-    crate::serve::init_logging(&config)?;
+    crate::logging::init(&config)?;
     for words in crate::config::unread_variables(variables()) {
         tracing::warn!("{words}");
     }

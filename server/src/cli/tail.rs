@@ -18,8 +18,8 @@ use super::completeness::Completeness;
 use super::printed::Printed;
 use super::render::{Line, Printer, Style};
 use super::send::LevelArg;
-use super::sse::{Event, Item, Parser};
 use super::{notice, small_runtime, usage};
+use crate::sse::{Event, Item, Parser};
 
 /// The server sends a heartbeat every 15 s; silence for this long means that the connection is dead.
 const SILENCE: Duration = Duration::from_secs(45);

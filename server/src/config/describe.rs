@@ -9,7 +9,16 @@ pub fn describe(config: &Config) -> String {
     let Config { server, retention, .. } = config;
     let days = if retention.days == 0 { "for ever".to_owned() } else { format!("{} days", retention.days) };
     let (broker, store) = (describe_broker(config), describe_store(config));
-    format!("gRPC on {}, HTTP on {}, lines queued in {broker}, kept {days} in {store}", server.grpc, server.http)
+    let canary = match &config.canary {
+        canary if canary.enabled => {
+            format!(", a canary every {:?} where ingest and tail are one process", canary.interval)
+        }
+        _ => String::new(),
+    };
+    format!(
+        "gRPC on {}, HTTP on {}, lines queued in {broker}, kept {days} in {store}{canary}",
+        server.grpc, server.http
+    )
 }
 
 /// Where lines get their order and wait for the store.

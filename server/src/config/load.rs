@@ -297,6 +297,17 @@ mod tests {
     }
 
     #[test]
+    fn a_canary_is_off_unless_it_is_asked_for() {
+        assert!(!load("", &[]).unwrap().canary.enabled);
+        let given = load("canary:\n  interval: 100ms\n", &[("FLOWFORGE__CANARY__ENABLED", "true")]).unwrap().canary;
+        assert!(given.enabled && given.interval == Period::milliseconds(100));
+        let error = load("canary:\n  interval: 1ms\n  fail_after: 900ms\n  enabled: yes please\n", &[]).unwrap_err();
+        assert!(error.contains("line 4, column 3: canary.enabled is not usable"), "{error}");
+        assert!(error.contains("line 2, column 3: canary.interval must be 10ms to 1h"), "{error}");
+        assert!(error.contains("line 3, column 3: canary.fail_after must be at least 1s"), "{error}");
+    }
+
+    #[test]
     fn broken_yaml_and_missing_files_are_one_clear_line() {
         assert!(load("server: [", &[]).unwrap_err().contains("c.yaml is not YAML"));
         assert!(load("- a\n", &[]).unwrap_err().contains("expected sections"));

@@ -3,6 +3,7 @@
 //! One struct a section; the defaults are here, and `config.yaml` documents every key with its default (a test holds the two
 //! equal). Loading reports all problems at once, each with its place (`load`).
 
+mod canary;
 mod clickhouse;
 mod describe;
 mod load;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use canary::CanaryConfig;
 pub use clickhouse::{ClickhouseConfig, SearchIndexConfig};
 pub use describe::{describe, describe_broker, describe_store};
 pub use load::{ConfigError, DEFAULT_PATH};
@@ -55,6 +57,8 @@ pub struct Config {
     pub tail: TailConfig,
     /// How long lines are kept.
     pub retention: RetentionConfig,
+    /// A task of the server's own, which tests it all the time.
+    pub canary: CanaryConfig,
     /// Going down.
     pub shutdown: ShutdownConfig,
 }
@@ -115,6 +119,17 @@ pub enum StorageDriver {
     Postgres,
     /// A ClickHouse server, or several.
     Clickhouse,
+}
+
+impl StorageDriver {
+    /// As it is configured.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+            Self::Clickhouse => "clickhouse",
+        }
+    }
 }
 
 /// The embedded store.
@@ -341,6 +356,7 @@ impl Config {
             "must begin with http:// or https://".to_owned(),
         );
         self.clickhouse.problems(&mut rule);
+        self.canary.problems(&mut rule);
         let same_port = self.server.grpc == self.server.http && self.server.http.port() != 0;
         rule(!same_port, "server.http", "must not be the address of server.grpc".to_owned());
         problems

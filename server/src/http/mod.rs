@@ -1,4 +1,4 @@
-//! HTTP out: the stream, pages, downloads, health, and the page that shows them.
+//! HTTP out: the stream, pages, downloads, health, metrics, and the page that shows them.
 //!
 //! Input: requests, all of them hostile. Output: JSON, Server-Sent Events, text; errors as RFC 9457 problems. Everything that
 //! comes from a path or a query passes `params` and `TaskKey` before it is used.
@@ -25,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 pub use problem::Problem;
 
 use crate::broker::Broker;
+use crate::canary::Canary;
+use crate::clock::now_ms;
+use crate::metrics::{self, Metrics};
 use crate::proof::Prover;
 use crate::tail::Tail;
 
@@ -39,6 +42,10 @@ pub struct AppState {
     pub broker: Arc<dyn Broker>,
     /// History and task records.
     pub store: Arc<dyn LogStore>,
+    /// What operators read.
+    pub metrics: Arc<Metrics>,
+    /// The task that tests this server, if it has one.
+    pub canary: Option<Arc<Canary>>,
     /// Lines of a first connect that asks for none in particular.
     pub default_lines: u64,
     /// Cancelled when the server goes down: it is not ready any more.
@@ -50,8 +57,9 @@ pub fn health(state: AppState) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .fallback(async || {
-            Problem::not_found("this server has not the role tail: it answers /healthz and /readyz only")
+            Problem::not_found("this server has not the role tail: it answers /healthz, /readyz and /metrics only")
         })
         .layer(map_response(secure))
         .with_state(state)
@@ -69,19 +77,32 @@ pub fn router(state: AppState) -> Router {
         .route("/api/v1/tasks/{task_id}/logs/download", get(download::download))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
         .fallback(async |uri: http::Uri| Problem::not_found(format!("there is nothing at {}", uri.path())))
         .method_not_allowed_fallback(async || Problem::new(StatusCode::METHOD_NOT_ALLOWED, "only GET is served here"))
         .layer(map_response(secure))
         .with_state(state)
 }
 
-/// 200 once the store can take a line, 503 with the reason while it cannot or while the server goes down.
+/// 200 once the store can take a line, 503 with the reason while it cannot, while the canary fails, or while the server goes down.
 async fn ready(State(state): State<AppState>) -> Result<Response, Problem> {
     if state.shutdown.is_cancelled() {
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the server is shutting down"));
     }
     state.store.health().await?;
-    Ok("ready\n".into_response())
+    match state.canary.as_ref().and_then(|canary| canary.problem()) {
+        Some(problem) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, problem)),
+        None => Ok("ready\n".into_response()),
+    }
+}
+
+async fn metrics(State(state): State<AppState>) -> Response {
+    let now = metrics::Now {
+        queued: state.broker.queued(),
+        unseen: state.canary.as_ref().map(|canary| canary.unseen()).unwrap_or_default(),
+        now_ms: now_ms(),
+    };
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], state.metrics.render(now)).into_response()
 }
 
 /// Nothing here may be framed, sniffed, or told to the outside.
