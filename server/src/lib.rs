@@ -26,3 +26,20 @@ pub mod role;
 pub mod serve;
 pub mod tail;
 pub mod writer;
+
+/// The bodies of the fuzz targets in `tests/fuzz`.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub fn place(input: &[u8]) {
+        crate::tail::place_fuzz::place(input);
+    }
+
+    pub fn hello(input: &[u8]) {
+        crate::ingest::hello_fuzz::hello(input);
+    }
+
+    pub fn ansi(input: &[u8]) {
+        crate::cli::ansi_fuzz::ansi(input);
+    }
+}

@@ -92,6 +92,11 @@ impl<W: Write> Printer<W> {
         Self { out, style, open: Open::No }
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn into_inner(self) -> W {
+        self.out
+    }
+
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }

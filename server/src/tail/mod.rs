@@ -12,6 +12,8 @@ mod begin;
 pub mod event;
 pub mod history;
 mod pace;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod place_fuzz;
 mod render;
 pub mod resume;
 pub mod scan;
