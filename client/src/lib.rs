@@ -44,6 +44,9 @@ mod item;
 mod lane;
 mod proof;
 mod queue;
+#[cfg(test)]
+#[path = "../../tests/fuzz/replay.rs"]
+mod replay;
 mod sender;
 mod session;
 mod shared;

@@ -21,6 +21,9 @@ pub mod http;
 pub mod ingest;
 pub mod line;
 pub mod proof;
+#[cfg(test)]
+#[path = "../../tests/fuzz/replay.rs"]
+mod replay;
 pub mod retention;
 pub mod role;
 pub mod serve;

@@ -67,9 +67,7 @@ mod tests {
 
     use super::super::render::safe;
     use super::*;
-
-    #[path = "../../../../tests/fuzz/replay.rs"]
-    mod replay;
+    use crate::replay;
 
     #[test]
     fn a_hostile_line_cannot_drive_a_terminal() {

@@ -82,9 +82,7 @@ mod tests {
     use flowforge_proto::v1::{self as wire, Dropped, LogBatch, LogEntry};
 
     use super::*;
-
-    #[path = "../../../../tests/fuzz/replay.rs"]
-    mod replay;
+    use crate::replay;
 
     #[test]
     fn what_a_hostile_producer_says_is_checked() {

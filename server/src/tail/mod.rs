@@ -313,3 +313,6 @@ fn control(control: &Control) -> Bytes {
     write_control(control, &mut out);
     out.into()
 }
+
+#[cfg(test)]
+mod model_tests;

@@ -82,9 +82,7 @@ fn position(epochs: Vec<EpochStart>, end: u64) -> Position {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[path = "../../../../tests/fuzz/replay.rs"]
-    mod replay;
+    use crate::replay;
 
     #[test]
     fn hostile_places_mean_what_they_say_or_nothing() {

@@ -1,7 +1,5 @@
 use super::*;
-
-#[path = "../../../../tests/fuzz/replay.rs"]
-mod replay;
+use crate::replay;
 
 #[test]
 fn hostile_files_are_read_without_harm() {
