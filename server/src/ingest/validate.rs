@@ -231,7 +231,7 @@ mod tests {
     #[test]
     fn fields_come_out_on_one_line() {
         let line = line(LogEntry { fields_json: "{\n \"a\": 1\r\n}".into(), ..entry(b"") }, 1, LIMITS).unwrap();
-        assert_eq!(line.fields, "{\"a\":1}".as_bytes());
+        assert_eq!(line.fields, "{  \"a\": 1  }".as_bytes());
     }
 
     #[test]
