@@ -15,11 +15,17 @@ use crate::broker::{
 pub(super) struct Relay {
     inner: Mutex<Arc<MemoryBroker>>,
     pub(super) feed: Arc<Feed>,
+    /// Says that everything is stored. For the proof, which would wait for seconds for rows that were lost meanwhile.
+    is_hasty: bool,
 }
 
 impl Relay {
     pub(super) fn new(inner: Arc<MemoryBroker>, keep_bytes: usize) -> Self {
-        Self { inner: Mutex::new(inner), feed: Arc::new(Feed::new(keep_bytes)) }
+        Self { inner: Mutex::new(inner), feed: Arc::new(Feed::new(keep_bytes)), is_hasty: false }
+    }
+
+    pub(super) fn hasty(&self) -> Arc<dyn Broker> {
+        Arc::new(Self { inner: Mutex::new(self.inner()), feed: Arc::new(Feed::new(0)), is_hasty: true })
     }
 
     pub(super) fn inner(&self) -> Arc<MemoryBroker> {
@@ -43,9 +49,12 @@ impl Broker for Relay {
 
     async fn position(&self, task: &TaskKey) -> Result<Position, BrokerError> {
         yield_now().await;
-        let position = self.inner().position(task).await;
+        let mut position = self.inner().position(task).await?;
+        if self.is_hasty {
+            position.stored = u64::MAX;
+        }
         yield_now().await;
-        position
+        Ok(position)
     }
 
     fn peek(&self, task: &TaskKey) -> Option<Position> {

@@ -93,7 +93,16 @@ impl Site {
         let rows: Vec<Row> = (0..count).map(|_| self.new_row()).collect();
         let lines = rows.iter().map(new_line).collect();
         let first_seq = self.last_seq + 1;
-        self.session().await.append(first_seq, lines).await.unwrap();
+        self.session().await;
+        let mut session = self.session.take().unwrap();
+        let mut append = session.append(first_seq, lines);
+        // It waits where an ended task goes on: its end must be stored before.
+        while let Poll::Pending = std::future::poll_fn(|cx| Poll::Ready(append.as_mut().poll(cx).map(Result::unwrap))).await {
+            self.commit(100).await;
+            self.tell_stored().await;
+        }
+        drop(append);
+        self.session = Some(session);
         self.last_seq += u64::from(count);
         self.truth.extend(rows);
         self.relay().await;

@@ -38,8 +38,8 @@ pub(super) struct Viewer {
     low: u64,
     /// The least offset that may come next.
     next: u64,
-    /// The end of the task was told, and nothing came since.
-    pub(super) ended: bool,
+    /// The offset of the end row, as it was told last.
+    pub(super) end: u64,
 }
 
 impl Viewer {
@@ -55,7 +55,7 @@ impl Viewer {
             gaps: Vec::new(),
             low: u64::MAX,
             next: 0,
-            ended: false,
+            end: 0,
         }
     }
 
@@ -86,7 +86,7 @@ impl Viewer {
                     self.poll(cx)
                 }
                 Poll::Ready(Ok(Opened::NothingMore)) => {
-                    self.ended = true;
+                    self.end = self.place.map_or(0, |place| place.offset);
                     self.over()
                 }
                 Poll::Ready(Err(error)) => panic!("{error}"),
@@ -124,7 +124,6 @@ impl Viewer {
 
     fn apply(&mut self, event: Option<&str>, data: &Value) {
         let number = |name: &str| data[name].as_u64().expect(name);
-        self.ended &= event.is_none();
         match event {
             Some("start") => self.start(number("from")),
             Some("log") => self.row(number("offset"), data["message"].as_str().expect("a message").to_owned()),
@@ -140,7 +139,7 @@ impl Viewer {
                 self.forget_above(0);
                 self.place = None;
             }
-            Some("end") => self.ended = true,
+            Some("end") => self.end = number("offset"),
             _ => {}
         }
     }
