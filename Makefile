@@ -1,7 +1,7 @@
 # The one menu. CI runs what a person runs.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run wheel test check bench bench-sdk mutants matrix chaos
+.PHONY: help demo run wheel test check bench bench-sdk mutants fuzz matrix chaos
 
 CARGO_JOBS ?= 2
 ROWS ?= 1000000
@@ -45,6 +45,11 @@ bench-sdk: ## what capture costs a Python task, beside a plain print and wandb, 
 mutants: ## break the code in known ways and see that the named tests notice; some minutes
 	@./.ci/prepare check
 	python3 tests/mutants/run.py
+
+SECONDS ?= 60
+fuzz: ## hostile input for SECONDS=60 a target, every branch watched: spool files, places, producers, lines; TARGET=name: one
+	@./.ci/prepare fuzz
+	@./tests/fuzz/run.sh $(SECONDS) $(TARGET)
 
 # Servers of the dev profile: a release has no moments to die at.
 FAULTS = cargo build -p flowforge-server -p flowforge-tests --bins && ./target/debug/flowforge-faults

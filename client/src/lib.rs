@@ -44,6 +44,9 @@ mod item;
 mod lane;
 mod proof;
 mod queue;
+#[cfg(test)]
+#[path = "../../tests/fuzz/replay.rs"]
+mod replay;
 mod sender;
 mod session;
 mod shared;
@@ -61,3 +64,12 @@ pub use config::{
 pub use entry::{Entry, Stream, now_unix_nano};
 pub use lane::Lane;
 pub use stats::{CloseOutcome, Completeness, End, Stats, Status};
+
+/// The body of the fuzz target in `tests/fuzz`.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub fn spool(input: &[u8]) {
+        crate::spool::fuzz::spool(input);
+    }
+}

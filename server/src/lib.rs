@@ -25,6 +25,9 @@ pub mod line;
 pub mod logging;
 pub mod metrics;
 pub mod proof;
+#[cfg(test)]
+#[path = "../../tests/fuzz/replay.rs"]
+mod replay;
 pub mod retention;
 pub mod role;
 pub mod serve;
@@ -32,3 +35,20 @@ pub mod sse;
 pub mod stop;
 pub mod tail;
 pub mod writer;
+
+/// The bodies of the fuzz targets in `tests/fuzz`.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub fn place(input: &[u8]) {
+        crate::tail::place_fuzz::place(input);
+    }
+
+    pub fn hello(input: &[u8]) {
+        crate::ingest::hello_fuzz::hello(input);
+    }
+
+    pub fn ansi(input: &[u8]) {
+        crate::cli::ansi_fuzz::ansi(input);
+    }
+}

@@ -13,6 +13,8 @@
 mod dead;
 mod dir;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod map;
 mod recover;
 pub(crate) mod ring;

@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 used wrongly; `run` exits as the command that it runs.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod ansi_fuzz;
 mod completeness;
 mod echo;
 mod health;

@@ -92,6 +92,11 @@ impl<W: Write> Printer<W> {
         Self { out, style, open: Open::No }
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn into_inner(self) -> W {
+        self.out
+    }
+
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
@@ -248,11 +253,14 @@ fn escape_length(text: &str) -> usize {
     let end_of = |(at, c): (usize, char)| at + c.len_utf8();
     match introducer {
         Some('[') => chars.find(|(_, c)| !(' '..='?').contains(c)).map_or(text.len(), end_of),
+        // One look at each character, whichever of the three ends it: a log may hold thousands of strings.
         Some(']' | 'P' | '^' | '_' | 'X') => {
-            match text.find(['\x07', '\u{9c}']).into_iter().chain(text.find("\x1b\\").map(|at| at + 1)).min() {
-                Some(at) => at + text[at..].chars().next().map_or(0, char::len_utf8),
-                None => text.len(),
-            }
+            let mut before = '\0';
+            let mut is_end = |c| {
+                let after = std::mem::replace(&mut before, c);
+                matches!(c, '\x07' | '\u{9c}') || (after == '\x1b' && c == '\\')
+            };
+            chars.find(|(_, c)| is_end(*c)).map_or(text.len(), end_of)
         }
         Some(c) => 1 + c.len_utf8(),
         None => 1,

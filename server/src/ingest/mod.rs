@@ -7,6 +7,8 @@
 //!
 //! Failure: a broken rule ends the stream with the status that `logs.proto` names; what was accepted before stays accepted.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hello_fuzz;
 mod session;
 mod validate;
 

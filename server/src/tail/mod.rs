@@ -12,6 +12,8 @@ mod begin;
 pub mod event;
 pub mod history;
 mod pace;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod place_fuzz;
 mod render;
 pub mod resume;
 pub mod scan;
@@ -314,3 +316,6 @@ fn control(control: &Control) -> Bytes {
     write_control(control, &mut out);
     out.into()
 }
+
+#[cfg(test)]
+mod model_tests;

@@ -33,13 +33,13 @@ pub enum Resume {
     Reset,
 }
 
-/// Compares a place with the task. Rows up to the base of the first epoch after the place's own are as the reader has them;
-/// those above were in a memory that is lost.
+/// Compares a place with the task. Rows up to the lowest base of the epochs after the place's own are as the reader has them;
+/// those above were in a memory that is lost. Bases rise, but where a store came back from a backup.
 pub fn resolve(place: Place, position: &Position) -> Resume {
     let epochs: &[EpochStart] = position.record.as_ref().map_or(&[], |record| &record.epochs);
     let Some(at) = epochs.iter().position(|start| start.epoch == place.epoch) else { return Resume::Reset };
-    match epochs.get(at + 1) {
-        Some(later) if place.offset > later.base => Resume::RollbackTo(later.base),
+    match epochs[at + 1..].iter().map(|later| later.base).min() {
+        Some(base) if place.offset > base => Resume::RollbackTo(base.min(position.end)),
         _ if place.offset > position.end => Resume::Reset,
         _ => Resume::After(place.offset),
     }
@@ -92,6 +92,9 @@ mod tests {
             assert_eq!(resolve(Place { epoch, offset }, &now), expected, "{epoch}-{offset}");
         }
         assert_eq!(resolve(Place { epoch: 1, offset: 1 }, &Position::default()), Resume::Reset);
+        let restored = position(&[(10, 0), (20, 100), (30, 50)], 40);
+        assert_eq!(resolve(Place { epoch: 10, offset: 45 }, &restored), Resume::Reset);
+        assert_eq!(resolve(Place { epoch: 10, offset: 90 }, &restored), Resume::RollbackTo(40));
     }
 
     #[test]

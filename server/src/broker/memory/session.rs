@@ -53,6 +53,12 @@ impl ProducerSession for MemorySession {
     }
 
     async fn append(&mut self, first_seq: u64, lines: Vec<NewLine>) -> Result<(), BrokerError> {
+        let last_seq = lines.iter().map(NewLine::seq_count).fold(first_seq - 1, u64::saturating_add);
+        let reopened = self.slot.lock().reopen_for(self.producer, self.welcome.generation, last_seq, now_ms())?;
+        if let Some(version) = reopened {
+            self.queue.flush_now();
+            self.slot.persist_through(version, self.store.as_ref()).await?;
+        }
         let published = {
             let mut state = self.slot.lock();
             let records = state.append(self.producer, self.welcome.generation, first_seq, lines, now_ms())?;

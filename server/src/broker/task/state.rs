@@ -19,6 +19,8 @@ pub(in crate::broker) struct TaskState {
     pub(in crate::broker) record: Option<Arc<TaskRecord>>,
     /// The record's version that the store has.
     pub(in crate::broker) persisted_version: u64,
+    /// The record's version in which the ended task was last taken up again; 0: never in this memory.
+    pub(in crate::broker) reopened_version: u64,
     /// The record may be persisted once this offset is stored.
     pub(in crate::broker) hold: u64,
     /// Last offset given.
@@ -154,8 +156,12 @@ impl TaskState {
             Some(at) => record::go_on(&mut record.producers[at]),
             None => record.producers.push(ProducerRecord::open(id, hello.owner)),
         }
+        let was_ended = before.as_ref().is_some_and(|before| before.status != TaskStatus::Running);
         if before.is_none_or(|before| *before != *record) {
             record::bump(record, now_ms);
+        }
+        if was_ended {
+            self.reopened_version = record.version;
         }
         Ok(rows)
     }
@@ -166,6 +172,24 @@ impl TaskState {
             self.record.iter().flat_map(|record| &record.producers).filter(|producer| producer.outcome.is_none());
         let open: Vec<ProducerId> = open.filter_map(|producer| ProducerId::from_hex(&producer.id)).collect();
         open.into_iter().filter_map(|id| self.finish(id, record::LOST, now_ms)).collect()
+    }
+
+    /// Lines up to `last_seq` are about to come. An ended task is running again then, and if the memory is lost after somebody
+    /// saw them, a new epoch must begin: so the record has to be stored in the version returned, if any, before they are taken.
+    pub(in crate::broker) fn reopen_for(
+        &mut self,
+        id: ProducerId,
+        generation: u64,
+        last_seq: u64,
+        now_ms: i64,
+    ) -> Result<Option<u64>, BrokerError> {
+        let progress = self.check_fence(id, generation)?;
+        let has_ended = self.record.as_ref().is_some_and(|record| record.status != TaskStatus::Running);
+        if has_ended && last_seq > progress.queued_seq {
+            self.note_lines(id, 0, now_ms);
+            self.reopened_version = self.version();
+        }
+        Ok((self.reopened_version > self.persisted_version).then_some(self.reopened_version))
     }
 
     /// Gives offsets to the lines that are not here yet. `first_seq` is the number of the first line.

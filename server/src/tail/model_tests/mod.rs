@@ -1,0 +1,148 @@
+//! The tail against a plain list, over random histories: whatever happens between two steps of a reader, in the end it holds
+//! what is true, once and in order.
+
+mod relay;
+mod site;
+mod store;
+mod viewer;
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use flowforge_storage::{LogStore, Stream, StreamSet};
+use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
+
+use self::site::{Row, Site};
+use self::viewer::Viewer;
+use super::{Begin, LogFilter, Tail};
+use crate::broker::Broker;
+use crate::proof::Prover;
+
+/// Bytes of one live write: a few lines.
+const WRITE_BYTES: usize = 1_500;
+
+/// How long a reader may take to catch up; it takes milliseconds.
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone)]
+enum Op {
+    Append(u8),
+    Close,
+    /// So many lines at most become durable.
+    Commit(usize),
+    TellStored,
+    Sweep,
+    /// And with it the viewers' connections, if they were to the same process.
+    Crash { cuts: bool },
+    /// This share of the stored lines goes.
+    Delete(prop::sample::Index),
+    Step { viewer: usize, times: u8 },
+    Leave { viewer: usize },
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        6 => (1..12u8).prop_map(Op::Append),
+        1 => Just(Op::Close),
+        4 => (1..20usize).prop_map(Op::Commit),
+        4 => Just(Op::TellStored),
+        1 => Just(Op::Sweep),
+        2 => any::<bool>().prop_map(|cuts| Op::Crash { cuts }),
+        1 => any::<prop::sample::Index>().prop_map(Op::Delete),
+        12 => (0..3usize, 1..12u8).prop_map(|(viewer, times)| Op::Step { viewer, times }),
+        2 => (0..3usize).prop_map(|viewer| Op::Leave { viewer }),
+    ];
+    prop::collection::vec(op, 1..120)
+}
+
+fn begin() -> impl Strategy<Value = Begin> {
+    prop_oneof![
+        Just(Begin::From(1)),
+        (0..9u64).prop_map(Begin::Last),
+        (2..9u64).prop_map(Begin::From),
+    ]
+}
+
+/// A filter, and what it means.
+fn filter(number: usize) -> (LogFilter, fn(&Row) -> bool) {
+    let mut filter = LogFilter::default();
+    match number {
+        0 | 1 => (filter, |_| true),
+        2 => {
+            filter.streams = StreamSet::default().with(Stream::Stderr);
+            (filter, |row| row.stream == Stream::Stderr)
+        }
+        3 => {
+            filter.min_level = Some(13);
+            (filter, |row| row.level >= 13)
+        }
+        _ => (filter.contains("needle"), |row| row.message.contains("needle")),
+    }
+}
+
+async fn run(op: &Op, site: &mut Site, viewers: &mut [Viewer]) {
+    match op {
+        Op::Append(count) => site.append(*count).await,
+        Op::Close => site.close().await,
+        Op::Commit(most) => site.commit(*most).await,
+        Op::TellStored => site.tell_stored().await,
+        Op::Sweep => site.sweep().await,
+        Op::Crash { cuts } => {
+            site.crash().await;
+            viewers.iter_mut().filter(|_| *cuts).for_each(Viewer::leave);
+        }
+        Op::Delete(share) => site.store.delete_to(share.index(site.store.end() as usize + 1) as u64),
+        Op::Step { viewer, times } => {
+            for _ in 0..*times {
+                let over = poll_fn(|cx| Poll::Ready(viewers[*viewer].poll(cx))).await;
+                if over.is_ready() {
+                    break;
+                }
+            }
+        }
+        Op::Leave { viewer } => viewers[*viewer].leave(),
+    }
+}
+
+async fn play(ops: &[Op], readers: &[(Begin, usize)]) {
+    let mut site = Site::new().await;
+    let (broker, store) = (Arc::clone(&site.relay) as Arc<dyn Broker>, Arc::clone(&site.store) as Arc<dyn LogStore>);
+    let prover = Prover::new(site.relay.hasty(), Arc::clone(&store));
+    let heartbeat = Duration::from_secs(20);
+    let tail = Arc::new(Tail::new(broker, store, prover, WRITE_BYTES, heartbeat, CancellationToken::new()));
+    let viewer = |(begin, number): &(Begin, usize)| {
+        let (filter, wants) = filter(*number);
+        Viewer::new(&tail, *begin, filter, wants)
+    };
+    let mut viewers: Vec<Viewer> = readers.iter().map(viewer).collect();
+    for op in ops {
+        run(op, &mut site, &mut viewers).await;
+        // Or the runtime would hold this task back in the middle of the next one.
+        tokio::task::yield_now().await;
+    }
+    site.finish().await;
+    for viewer in &mut viewers {
+        // One that is told of an earlier end comes back for what came after it.
+        let caught_up = async {
+            while viewer.end != site.truth.len() as u64 {
+                poll_fn(|cx| viewer.poll(cx)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, caught_up).await.expect("the reader catches up");
+        viewer.check(&site.truth, site.store.deleted());
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_reader_holds_what_is_true(
+        ops in ops(),
+        readers in prop::collection::vec((begin(), 0..5usize), 3),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(play(&ops, &readers));
+    }
+}
