@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use flowforge_storage::TaskKey;
+use flowforge_storage::{LogRecord, TaskKey};
 use tokio::task::yield_now;
 
 use crate::broker::memory::MemoryBroker;
@@ -74,6 +74,9 @@ impl Broker for Relay {
         unreachable!("no viewer does this")
     }
     async fn take(&self, _: &FlushLimits) -> Delivery {
+        unreachable!("no viewer does this")
+    }
+    async fn refused(&self, _: &TaskKey, _: &LogRecord, _: &str) {
         unreachable!("no viewer does this")
     }
     async fn stored(&self, _: Delivery) {
