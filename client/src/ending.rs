@@ -1,6 +1,14 @@
 //! How a stream to the server comes to its end, and what the server's status means.
 
+use std::time::Duration;
+
 use tonic::{Code, Status};
+
+/// How a server says when to try again, in milliseconds (gRPC's retry design, A6).
+const RETRY_PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// A server that asks for more is not obeyed: lines would wait for it.
+const WAIT_MOST: Duration = Duration::from_secs(30);
 
 /// Why a stream ended, and what follows from it.
 #[derive(Debug)]
@@ -18,13 +26,32 @@ pub(crate) enum SessionEnd {
         progress: bool,
         /// The cause is removed: no need to wait.
         at_once: bool,
+        /// The server asks to be left alone for so long.
+        not_before: Duration,
         /// The server took offence at something that is not one line.
         refused: bool,
     },
 }
 
 pub(crate) fn retry(reason: impl Into<String>) -> SessionEnd {
-    SessionEnd::Retry { reason: reason.into(), progress: false, at_once: false, refused: false }
+    SessionEnd::Retry {
+        reason: reason.into(),
+        progress: false,
+        at_once: false,
+        not_before: Duration::ZERO,
+        refused: false,
+    }
+}
+
+/// Where the fault is the server's: when it wants to be asked again, if it says so.
+pub(crate) fn retry_as_told(status: &Status) -> SessionEnd {
+    let told = status.metadata().get(RETRY_PUSHBACK).and_then(|value| value.to_str().ok()?.parse().ok());
+    let not_before = told.map_or(Duration::ZERO, Duration::from_millis).min(WAIT_MOST);
+    let mut end = retry(describe(status));
+    if let SessionEnd::Retry { not_before: wait, .. } = &mut end {
+        *wait = not_before;
+    }
+    end
 }
 
 /// Before Welcome only the Hello can be at fault, and it will not change.
@@ -32,7 +59,7 @@ pub(crate) fn classify_opening(status: &Status) -> SessionEnd {
     match status.code() {
         Code::Aborted => SessionEnd::Fenced(describe(status)),
         Code::InvalidArgument | Code::OutOfRange | Code::FailedPrecondition => SessionEnd::Refused(describe(status)),
-        _ => retry(describe(status)),
+        _ => retry_as_told(status),
     }
 }
 
@@ -78,5 +105,21 @@ mod tests {
         assert_eq!(refused_seq("entry seq=4 is too large"), Some(4));
         assert_eq!(refused_seq("the sequence is wrong at seq 9"), Some(9));
         assert_eq!(refused_seq("no number at all"), None);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_time_is_given_it() {
+        let waits = |told: Option<&'static str>| {
+            let mut status = Status::resource_exhausted("full");
+            if let Some(told) = told {
+                status.metadata_mut().insert(RETRY_PUSHBACK, told.parse().unwrap());
+            }
+            let SessionEnd::Retry { not_before, .. } = retry_as_told(&status) else { panic!("not tried again") };
+            not_before
+        };
+        assert_eq!(waits(None), Duration::ZERO);
+        assert_eq!(waits(Some("2000")), Duration::from_secs(2));
+        assert_eq!(waits(Some("999999999")), WAIT_MOST);
+        assert_eq!(waits(Some("-1")), Duration::ZERO);
     }
 }

@@ -41,7 +41,7 @@ async fn sessions(shared: &Shared, endpoint: &Endpoint) -> End {
             SessionEnd::Closed => return End::Closed,
             SessionEnd::Fenced(reason) => return End::Fenced(reason),
             SessionEnd::Refused(reason) => return End::Refused(reason),
-            SessionEnd::Retry { reason, progress, at_once, refused } => {
+            SessionEnd::Retry { reason, progress, at_once, not_before, refused } => {
                 tracing::debug!(reason, progress, "stream ended");
                 let stored_before = std::mem::replace(&mut stored_seq, shared.lock().stored_seq);
                 refusals = if refused && stored_seq == stored_before { refusals + 1 } else { u32::from(refused) };
@@ -59,7 +59,7 @@ async fn sessions(shared: &Shared, endpoint: &Endpoint) -> End {
                     backoff.reset();
                 }
                 if !at_once {
-                    pause(shared, backoff.next()).await;
+                    pause(shared, backoff.next().max(not_before)).await;
                 }
             }
         }

@@ -18,7 +18,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::assemble::FRAME_INTERVAL;
 use crate::config::{ClientConfig, Command};
-use crate::ending::{SessionEnd, classify_opening, describe, innermost, refused_seq, retry};
+use crate::ending::{SessionEnd, classify_opening, describe, innermost, refused_seq, retry, retry_as_told};
 use crate::queue::BatchLimits;
 use crate::shared::{BATCH_BYTES, DEFAULT_MAX_LINE_BYTES, Shared};
 
@@ -314,10 +314,18 @@ impl<'a> Session<'a> {
             Code::InvalidArgument | Code::OutOfRange => {
                 // One bad line must not stop the others: it becomes a counted loss, in its place.
                 let removed = refused_seq(status.message()).is_some_and(|seq| self.shared.lock().queue.refuse(seq));
-                SessionEnd::Retry { reason, progress: removed, at_once: removed, refused: !removed }
+                SessionEnd::Retry {
+                    reason,
+                    progress: removed,
+                    at_once: removed,
+                    not_before: Duration::ZERO,
+                    refused: !removed,
+                }
             }
-            Code::FailedPrecondition => SessionEnd::Retry { reason, progress: false, at_once: false, refused: true },
-            _ => retry(reason),
+            Code::FailedPrecondition => {
+                SessionEnd::Retry { reason, progress: false, at_once: false, not_before: Duration::ZERO, refused: true }
+            }
+            _ => retry_as_told(status),
         }
     }
 

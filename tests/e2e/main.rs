@@ -6,6 +6,7 @@ mod clickhouse;
 mod crash;
 mod http;
 mod instances;
+mod limits;
 mod opens;
 mod pairings;
 mod postgres;

@@ -268,7 +268,9 @@ async fn a_lease_that_runs_out_ends_the_task_as_lost_and_a_comeback_reopens_it()
     tokio::time::sleep(std::time::Duration::from_millis(2500)).await;
     ensure!(task(&server, "lease").await?["status"] == "running", "an open stream lost its lease");
     drop(call);
+    let gone = std::time::Instant::now();
     let end: Value = serde_json::from_str(&viewer.next_named("end").await?.data)?;
+    ensure!((1..11).contains(&gone.elapsed().as_secs()), "a lease of 1 s ended after {:?}", gone.elapsed());
     ensure!(end["status"] == "lost" && end["complete"] == false && end["offset"] == 2, "{end}");
     ensure!(viewer.open().await? == Opened::NothingMore, "no 204 after the end");
 

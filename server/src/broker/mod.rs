@@ -260,7 +260,7 @@ pub enum BrokerError {
     #[error("{0}")]
     Invalid(String),
     /// The task has as many producers as it may have.
-    #[error("task has {0} producers, which is the limit; give processes of one task fewer producers")]
+    #[error("task has {0} producers, which is the limit (broker.max_producers)")]
     TooManyProducers(usize),
     /// The broker's memory of the task is gone or another one's: a new epoch begins with the next Hello.
     #[error("the broker lost its state of this task; say Hello again and send what is not stored")]

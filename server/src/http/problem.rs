@@ -2,10 +2,13 @@
 
 use axum::response::{IntoResponse, Response};
 use flowforge_storage::{ErrorKind, InvalidName, StoreError};
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use crate::broker::BrokerError;
+
+/// Of a 503: what is away is rarely back sooner.
+const RETRY_AFTER_SECONDS: &str = "2";
 
 /// An error answer: `application/problem+json` with `type`, `title`, `status` and `detail`.
 #[derive(Debug)]
@@ -39,7 +42,12 @@ impl IntoResponse for Problem {
             "status": self.status.as_u16(),
             "detail": self.detail,
         });
-        (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response()
+        let mut response =
+            (self.status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
+        response
     }
 }
 

@@ -23,7 +23,8 @@ use flowforge_storage::ErrorKind;
 use futures_util::{FutureExt as _, Stream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::broker::{Broker, BrokerError};
 use crate::proof::Prover;
@@ -33,6 +34,9 @@ const RESPONSES_IN_FLIGHT: usize = 16;
 
 /// How long a client that does not read is given to take the status that ends its stream.
 const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// When a producer that met a hard limit may ask again: memory is freed, and leases end, in seconds.
+const RETRY_PUSHBACK_MS: &str = "2000";
 
 /// The gRPC service.
 #[derive(Clone)]
@@ -92,6 +96,13 @@ impl LogService for Ingest {
     }
 }
 
+/// A hard limit: told with the time after which it is worth asking again.
+fn exhausted(message: String) -> Status {
+    let mut metadata = MetadataMap::new();
+    metadata.insert("grpc-retry-pushback-ms", MetadataValue::from_static(RETRY_PUSHBACK_MS));
+    Status::with_metadata(Code::ResourceExhausted, message, metadata)
+}
+
 /// The status that `logs.proto` names for a refusal.
 fn status_of(error: &BrokerError) -> Status {
     let message = error.to_string();
@@ -99,7 +110,7 @@ fn status_of(error: &BrokerError) -> Status {
         BrokerError::Fenced(_) => Status::aborted(message),
         BrokerError::Gap { .. } => Status::failed_precondition(message),
         BrokerError::Invalid(_) => Status::invalid_argument(message),
-        BrokerError::TooManyProducers(_) | BrokerError::QueueFull(_) => Status::resource_exhausted(message),
+        BrokerError::TooManyProducers(_) | BrokerError::QueueFull(_) => exhausted(message),
         BrokerError::Store(error) if error.kind() == ErrorKind::Rejected => Status::invalid_argument(message),
         BrokerError::StateLost | BrokerError::Unavailable(_) | BrokerError::Store(_) => Status::unavailable(message),
     }

@@ -36,11 +36,18 @@ enum Op {
     TellStored,
     Sweep,
     /// And with it the viewers' connections, if they were to the same process.
-    Crash { cuts: bool },
+    Crash {
+        cuts: bool,
+    },
     /// This share of the stored lines goes.
     Delete(prop::sample::Index),
-    Step { viewer: usize, times: u8 },
-    Leave { viewer: usize },
+    Step {
+        viewer: usize,
+        times: u8,
+    },
+    Leave {
+        viewer: usize,
+    },
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -59,11 +66,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn begin() -> impl Strategy<Value = Begin> {
-    prop_oneof![
-        Just(Begin::From(1)),
-        (0..9u64).prop_map(Begin::Last),
-        (2..9u64).prop_map(Begin::From),
-    ]
+    prop_oneof![Just(Begin::From(1)), (0..9u64).prop_map(Begin::Last), (2..9u64).prop_map(Begin::From),]
 }
 
 /// A filter, and what it means.
