@@ -78,7 +78,8 @@ fn write(input: &mut Input<'_>) -> Written {
 }
 
 fn line(seq: u64, bytes: usize) -> v1::LogEntry {
-    let message = format!("{seq}:").into_bytes().into_iter().chain(std::iter::repeat_n(b'x', bytes)).collect::<Vec<_>>();
+    let message =
+        format!("{seq}:").into_bytes().into_iter().chain(std::iter::repeat_n(b'x', bytes)).collect::<Vec<_>>();
     v1::LogEntry { time_unix_nano: seq.cast_signed(), stream: 1, message: message.into(), ..v1::LogEntry::default() }
 }
 

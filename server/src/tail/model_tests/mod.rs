@@ -36,11 +36,18 @@ enum Op {
     TellStored,
     Sweep,
     /// And with it the viewers' connections, if they were to the same process.
-    Crash { cuts: bool },
+    Crash {
+        cuts: bool,
+    },
     /// This share of the stored lines goes.
     Delete(prop::sample::Index),
-    Step { viewer: usize, times: u8 },
-    Leave { viewer: usize },
+    Step {
+        viewer: usize,
+        times: u8,
+    },
+    Leave {
+        viewer: usize,
+    },
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
@@ -59,11 +66,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn begin() -> impl Strategy<Value = Begin> {
-    prop_oneof![
-        Just(Begin::From(1)),
-        (0..9u64).prop_map(Begin::Last),
-        (2..9u64).prop_map(Begin::From),
-    ]
+    prop_oneof![Just(Begin::From(1)), (0..9u64).prop_map(Begin::Last), (2..9u64).prop_map(Begin::From),]
 }
 
 /// A filter, and what it means.
@@ -125,10 +128,14 @@ async fn play(ops: &[Op], readers: &[(Begin, usize)]) {
     }
     site.finish().await;
     for viewer in &mut viewers {
-        // One that is told of an earlier end comes back for what came after it.
+        // One that is told of an earlier end comes back for what came after it; and then all come back once more.
         let caught_up = async {
-            while viewer.end != site.truth.len() as u64 {
-                poll_fn(|cx| viewer.poll(cx)).await;
+            for _ in 0..2 {
+                viewer.end = 0;
+                while viewer.end != site.truth.len() as u64 {
+                    poll_fn(|cx| viewer.poll(cx)).await;
+                }
+                viewer.leave();
             }
         };
         tokio::time::timeout(LIMIT, caught_up).await.expect("the reader catches up");

@@ -112,11 +112,8 @@ impl LogStore for Store {
     async fn task(&self, _: &TaskKey) -> Result<Option<StoredTask>, StoreError> {
         yield_now().await;
         let kept = self.lock();
-        let stored = |record: &TaskRecord| StoredTask {
-            record: record.clone(),
-            floor: kept.deleted + 1,
-            end: kept.end(),
-        };
+        let stored =
+            |record: &TaskRecord| StoredTask { record: record.clone(), floor: kept.deleted + 1, end: kept.end() };
         Ok(kept.record.as_ref().map(stored))
     }
 
