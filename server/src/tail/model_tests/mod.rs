@@ -132,7 +132,9 @@ async fn play(ops: &[Op], readers: &[(Begin, usize)]) {
     let end = site.truth.len() as u64;
     let all = join_all(viewers.iter_mut().map(|viewer| catch_up(viewer, end)));
     tokio::time::timeout(LIMIT, all).await.expect("the readers catch up");
-    viewers.iter().for_each(|viewer| viewer.check(&site.truth, site.store.deleted()));
+    for viewer in &viewers {
+        viewer.check(&site.truth, site.store.deleted());
+    }
 }
 
 /// One that is told of an earlier end comes back for what came after it; and then it comes back once more.
