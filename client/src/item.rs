@@ -90,7 +90,7 @@ impl Item {
 impl Run {
     pub(crate) fn join(mut self, later: Self) -> Self {
         self.lines += later.lines;
-        self.bytes += later.bytes;
+        self.bytes = self.bytes.saturating_add(later.bytes);
         self.announced += later.announced;
         self
     }

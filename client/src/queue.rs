@@ -191,7 +191,8 @@ impl Queue {
 
     fn count_dropped(&mut self, run: &Run) {
         self.dropped.lines += run.lines;
-        self.dropped.bytes += run.bytes;
+        // Some may be numbers out of a file.
+        self.dropped.bytes = self.dropped.bytes.saturating_add(run.bytes);
     }
 
     /// Cuts lines that are longer than `max_line_bytes` and numbers everything anew; by how many numbers there are more.

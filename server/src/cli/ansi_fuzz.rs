@@ -84,14 +84,14 @@ mod tests {
         (0..5).map(|_| time()).min().unwrap_or_default()
     }
 
-    /// Ten times the text takes about ten times the time, and not a hundred times.
+    /// Fifty times the text takes about fifty times the time, and not two thousand times.
     #[test]
     fn hostile_text_takes_linear_time() {
         for hostile in ["\x1b]\x07", "\x1b]\x1b\\", "\x1b]\u{9c}", "\x1b]", "\x1b[", "\x1b[31m", "\u{9b}", "\x1bP\x1b"]
         {
-            let (short, long) = (hostile.repeat(20_000), hostile.repeat(200_000));
+            let (short, long) = (hostile.repeat(2_000), hostile.repeat(100_000));
             let (short, long) = (fastest(&short), fastest(&long));
-            assert!(long < short * 35 + Duration::from_millis(1), "{hostile:?}: {short:?}, then {long:?}");
+            assert!(long < short * 600 + Duration::from_millis(20), "{hostile:?}: {short:?}, then {long:?}");
         }
     }
 

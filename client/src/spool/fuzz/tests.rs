@@ -15,6 +15,8 @@ fn writes_the_spool_seeds() {
     let forged = vec![
         1, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 1, 0, 0, 5, b'h', b'e', b'l', b'l', b'o', 0, 0, 3, 2, 9, 0, 0, 4, 0, 0,
     ];
+    // Two runs, each of all the bytes that a number can say.
+    let huge = vec![1, 16, 0, 0, 0, 0, 0, 0, 0, 0, 5, 1, 0, 3, 2, 251, 0, 0, 0, 3, 2, 251, 0, 0];
     // Capacity; how many steps; sizes of lines; an ack of all but one; a run; closed; nothing harmed.
     let whole = vec![2, 0, 0, 12, 1, 2, 3, 40, 250, 5, 245, 3, 200, 200, 255, 6, 7, 0, 0, 0];
     // Past the ring's end, where it goes on at its beginning; the mark there becomes a line.
@@ -24,6 +26,7 @@ fn writes_the_spool_seeds() {
     let seeds = [
         ("file", file),
         ("forged", forged),
+        ("huge", huge),
         ("whole", whole),
         ("wrapped", wrapped),
         ("changed", changed),

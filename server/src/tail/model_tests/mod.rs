@@ -12,6 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use flowforge_storage::{LogStore, Stream, StreamSet};
+use futures_util::future::join_all;
 use proptest::prelude::*;
 use tokio_util::sync::CancellationToken;
 
@@ -127,15 +128,23 @@ async fn play(ops: &[Op], readers: &[(Begin, usize)]) {
         tokio::task::yield_now().await;
     }
     site.finish().await;
-    for viewer in &mut viewers {
-        // One that is told of an earlier end comes back for what came after it.
-        let caught_up = async {
-            while viewer.end != site.truth.len() as u64 {
-                poll_fn(|cx| viewer.poll(cx)).await;
-            }
-        };
-        tokio::time::timeout(LIMIT, caught_up).await.expect("the reader catches up");
+    // All at once: one that stands still in the middle of reading a page keeps the others, who share it, waiting.
+    let end = site.truth.len() as u64;
+    let all = join_all(viewers.iter_mut().map(|viewer| catch_up(viewer, end)));
+    tokio::time::timeout(LIMIT, all).await.expect("the readers catch up");
+    for viewer in &viewers {
         viewer.check(&site.truth, site.store.deleted());
+    }
+}
+
+/// One that is told of an earlier end comes back for what came after it; and then it comes back once more.
+async fn catch_up(viewer: &mut Viewer, end: u64) {
+    for _ in 0..2 {
+        viewer.end = 0;
+        while viewer.end != end {
+            poll_fn(|cx| viewer.poll(cx)).await;
+        }
+        viewer.leave();
     }
 }
 

@@ -97,9 +97,7 @@ impl Site {
         let mut session = self.session.take().unwrap();
         let mut append = session.append(first_seq, lines);
         // It waits where an ended task goes on: its end must be stored before.
-        while let Poll::Pending =
-            std::future::poll_fn(|cx| Poll::Ready(append.as_mut().poll(cx).map(Result::unwrap))).await
-        {
+        while std::future::poll_fn(|cx| Poll::Ready(append.as_mut().poll(cx).map(Result::unwrap))).await.is_pending() {
             self.commit(100).await;
             self.tell_stored().await;
         }
