@@ -91,12 +91,8 @@ pub(super) async fn shards(link: &Link, wanted: usize) -> Result<(), StartError>
 /// A link to a configured address; see [`RedisOptions::ca_file`](super::RedisOptions::ca_file).
 pub(super) fn link(key: &str, url: &str, ca_file: &Path) -> Result<Link, StartError> {
     let address = super::url::RedisAddress::parse(url).map_err(|words| StartError(format!("{key} {words}")))?;
-    let authorities = match ca_file.as_os_str().is_empty() {
-        true => None,
-        false => Some(
-            std::fs::read(ca_file)
-                .map_err(|error| StartError(format!("cannot read redis.ca_file {}: {error}", ca_file.display())))?,
-        ),
-    };
+    let authorities = if ca_file.as_os_str().is_empty() { Ok(None) } else { std::fs::read(ca_file).map(Some) };
+    let authorities =
+        authorities.map_err(|error| StartError(format!("cannot read redis.ca_file {}: {error}", ca_file.display())))?;
     Link::new(&address, authorities).map_err(|error| StartError(format!("{key} is not usable: {error}")))
 }
