@@ -1,8 +1,8 @@
 //! A TCP proxy that misbehaves on demand: it holds bytes back, cuts connections anywhere, loses answers, or is slow.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -42,6 +42,8 @@ pub struct Proxy {
     address: SocketAddr,
     wanted: watch::Sender<Wanted>,
     budget: Arc<AtomicI64>,
+    /// Held once by each connection.
+    carried: Weak<()>,
     accepting: JoinHandle<()>,
 }
 
@@ -52,14 +54,21 @@ impl Proxy {
         let listener = TcpListener::bind(address).await?;
         let wanted = watch::Sender::new(Wanted { mode: Mode::Pass, generation: 0 });
         let budget = Arc::new(AtomicI64::new(i64::MAX));
+        let own = Arc::new(());
+        let carried = Arc::downgrade(&own);
         let connection = Connection { wanted: wanted.subscribe(), budget: Arc::clone(&budget), generation: 0 };
-        let accepting = tokio::spawn(accept(listener, target, connection));
-        Ok(Self { address, wanted, budget, accepting })
+        let accepting = tokio::spawn(accept(listener, target, connection, own));
+        Ok(Self { address, wanted, budget, carried, accepting })
     }
 
     /// Where clients find it.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// How many connections it carries.
+    pub fn connections(&self) -> usize {
+        self.carried.strong_count().saturating_sub(1)
     }
 
     /// From now on, for old and new connections.
@@ -85,11 +94,13 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, template: Connection) {
+async fn accept(listener: TcpListener, target: SocketAddr, template: Connection, own: Arc<()>) {
     while let Ok((client, _)) = listener.accept().await {
         let generation = template.wanted.borrow().generation;
         let connection = Connection { generation, ..template.clone() };
+        let carried = Arc::clone(&own);
         tokio::spawn(async move {
+            let _carried = carried;
             // A server that is down is a client's connection that is reset, as without a proxy.
             if let Ok(server) = TcpStream::connect(target).await {
                 connection.carry(client, server).await;
