@@ -111,7 +111,7 @@ pub(super) async fn poison(site: &mut Site) -> Result<Duration> {
     let mut written = rows.join(&b'\n');
     written.push(b'\n');
     for (number, server) in site.servers.iter().enumerate() {
-        let task = format!("poison-{number}");
+        let task = format!("poison-{number}-{:08x}", fastrand::u32(..)); // It may happen more than once.
         let (mut call, _) = Call::hello(&server.grpc_url(), hello(&task, new_producer())).await?;
         call.batch(1, rows.iter().map(|row| entry(*row)).collect()).await?;
         call.stored(rows.len() as u64).await?;
