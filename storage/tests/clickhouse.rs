@@ -333,7 +333,7 @@ async fn wrong_password() {
 async fn hosts_that_cannot_be_right() {
     for (host, words) in [
         ("127.0.0.1:9000", "port is 8123"),
-        ("https://db", "TLS is not built in"),
+        ("https://db/path", "not host, host:port"),
         ("http://user:hunter2@db", "keys of their own"),
         ("db:port", "not a port"),
     ] {
@@ -346,4 +346,5 @@ async fn hosts_that_cannot_be_right() {
         error.is_retryable() && error.to_string().contains("cannot open ClickHouse at http://127.0.0.1:"),
         "{error}"
     );
+    assert!(error.to_string().contains("Connection refused"), "{error}");
 }
