@@ -100,11 +100,11 @@ async fn accept(listener: TcpListener, target: SocketAddr, template: Connection,
         let connection = Connection { generation, ..template.clone() };
         let carried = Arc::clone(&own);
         tokio::spawn(async move {
-            let _carried = carried;
             // A server that is down is a client's connection that is reset, as without a proxy.
             if let Ok(server) = TcpStream::connect(target).await {
                 connection.carry(client, server).await;
             }
+            drop(carried);
         });
     }
 }
