@@ -34,24 +34,17 @@ pub(crate) enum SessionEnd {
 }
 
 pub(crate) fn retry(reason: impl Into<String>) -> SessionEnd {
-    SessionEnd::Retry {
-        reason: reason.into(),
-        progress: false,
-        at_once: false,
-        not_before: Duration::ZERO,
-        refused: false,
-    }
+    retry_after(reason, Duration::ZERO)
+}
+
+fn retry_after(reason: impl Into<String>, not_before: Duration) -> SessionEnd {
+    SessionEnd::Retry { reason: reason.into(), progress: false, at_once: false, not_before, refused: false }
 }
 
 /// Where the fault is the server's: when it wants to be asked again, if it says so.
 pub(crate) fn retry_as_told(status: &Status) -> SessionEnd {
     let told = status.metadata().get(RETRY_PUSHBACK).and_then(|value| value.to_str().ok()?.parse().ok());
-    let not_before = told.map_or(Duration::ZERO, Duration::from_millis).min(WAIT_MOST);
-    let mut end = retry(describe(status));
-    if let SessionEnd::Retry { not_before: wait, .. } = &mut end {
-        *wait = not_before;
-    }
-    end
+    retry_after(describe(status), told.map_or(Duration::ZERO, Duration::from_millis).min(WAIT_MOST))
 }
 
 /// Before Welcome only the Hello can be at fault, and it will not change.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use flowforge_tests::memory;
 
 /// At one moment.
 pub(crate) struct Usage {
@@ -21,13 +22,9 @@ impl Usage {
         // Fields count from behind the name, which may hold anything: utime and stime are the 12th and 13th there.
         let fields: Vec<&str> = stat.rsplit_once(") ").context("an odd /proc/pid/stat")?.1.split(' ').collect();
         let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let kib = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).context("an odd /proc/pid/status")?;
-            Ok::<u64, anyhow::Error>(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-        };
+        let (rss, peak_rss) = memory::resident(pid)?;
         let ticks_per_second = rustix::param::clock_ticks_per_second();
         let cpu = Duration::from_millis(ticks * 1000 / ticks_per_second);
-        Ok(Self { cpu, rss: kib("VmRSS:")?, peak_rss: kib("VmHWM:")? })
+        Ok(Self { cpu, rss, peak_rss })
     }
 }

@@ -14,12 +14,20 @@ const EVERY: Duration = Duration::from_millis(250);
 /// Where curves are written, if this is set: a file each, `seconds,bytes` a line.
 const FOLDER: &str = "FLOWFORGE_CURVES";
 
+/// Bytes of a process: resident now, and the most that ever were.
+pub fn resident(pid: u32) -> Result<(u64, u64)> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        anyhow::Ok(kib * 1024)
+    };
+    Ok((bytes("VmRSS:")?, bytes("VmHWM:")?))
+}
+
 /// Bytes of a process now.
 pub fn rss(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib * 1024)
+    resident(pid).map(|(now, _)| now)
 }
 
 type Samples = Arc<Mutex<Vec<(Duration, u64)>>>;

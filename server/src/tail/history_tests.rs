@@ -1,11 +1,11 @@
-use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
+use flowforge_storage::contract::sample;
 use flowforge_storage::{
-    Deleted, EpochStart, ErrorKind, LastStored, Page as StoredPage, ProducerId, StoredTask, Stream, TaskCursor,
-    TaskFilter, TaskLines, TaskPage, TaskRecord, TaskStatus,
+    Deleted, EpochStart, ErrorKind, LastStored, Page as StoredPage, StoredTask, TaskCursor, TaskFilter, TaskLines,
+    TaskPage, TaskRecord,
 };
 use futures_util::future::join_all;
 
@@ -67,45 +67,15 @@ impl LogStore for Fake {
 }
 
 fn line(offset: u64, message: &'static [u8]) -> LogRecord {
-    LogRecord {
-        offset,
-        epoch: 1,
-        producer: ProducerId([1; 16]),
-        seq: offset,
-        time_ns: 0,
-        created_at_ms: 0,
-        stream: Stream::Stdout,
-        level: 0,
-        message: message.into(),
-        fields: bytes::Bytes::new(),
-        update_id: 0,
-        continued: false,
-        no_newline: false,
-    }
+    LogRecord { epoch: 1, message: message.into(), ..sample::line(offset) }
 }
 
 fn task() -> TaskKey {
-    TaskKey::new("", "t").unwrap()
+    sample::key("t")
 }
 
 fn record(epoch: u64) -> TaskRecord {
-    TaskRecord {
-        task: task(),
-        version: 1,
-        workflow_id: String::new(),
-        name: String::new(),
-        labels: BTreeMap::new(),
-        attempt: 1,
-        attempt_base: 0,
-        dropped: 0,
-        status: TaskStatus::Running,
-        exit_code: None,
-        created_at_ms: 0,
-        started_at_ms: 0,
-        ended_at_ms: None,
-        epochs: vec![EpochStart { epoch, base: 0 }],
-        producers: Vec::new(),
-    }
+    TaskRecord { epochs: vec![EpochStart { epoch, base: 0 }], ..sample::record(&task()) }
 }
 
 fn position(epoch: u64, end: u64) -> Position {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use flowforge_storage::{EpochStart, TaskKey, TaskRecord, TaskStatus};
+use flowforge_storage::contract::sample;
+use flowforge_storage::{EpochStart, TaskRecord};
 
 use super::event::write_place;
 use super::resume::{Place, Resume, resolve};
@@ -59,23 +60,7 @@ fn resolved(mut input: &[u8]) {
 }
 
 fn position(epochs: Vec<EpochStart>, end: u64) -> Position {
-    let record = TaskRecord {
-        task: TaskKey::new("", "t").expect("a name"),
-        version: 1,
-        workflow_id: String::new(),
-        name: String::new(),
-        labels: std::collections::BTreeMap::new(),
-        attempt: 1,
-        attempt_base: 0,
-        dropped: 0,
-        status: TaskStatus::Running,
-        exit_code: None,
-        created_at_ms: 0,
-        started_at_ms: 0,
-        ended_at_ms: None,
-        epochs,
-        producers: Vec::new(),
-    };
+    let record = TaskRecord { epochs, ..sample::record(&sample::key("t")) };
     Position { record: Some(Arc::new(record)), end, stored: end }
 }
 

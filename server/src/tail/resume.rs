@@ -49,28 +49,14 @@ pub fn resolve(place: Place, position: &Position) -> Resume {
 mod tests {
     use std::sync::Arc;
 
-    use flowforge_storage::{TaskKey, TaskRecord, TaskStatus};
+    use flowforge_storage::TaskRecord;
+    use flowforge_storage::contract::sample;
 
     use super::*;
 
     fn position(epochs: &[(u64, u64)], end: u64) -> Position {
-        let record = TaskRecord {
-            task: TaskKey::new("", "t").unwrap(),
-            version: 1,
-            workflow_id: String::new(),
-            name: String::new(),
-            labels: std::collections::BTreeMap::new(),
-            attempt: 1,
-            attempt_base: 0,
-            dropped: 0,
-            status: TaskStatus::Running,
-            exit_code: None,
-            created_at_ms: 0,
-            started_at_ms: 0,
-            ended_at_ms: None,
-            epochs: epochs.iter().map(|&(epoch, base)| EpochStart { epoch, base }).collect(),
-            producers: Vec::new(),
-        };
+        let epochs = epochs.iter().map(|&(epoch, base)| EpochStart { epoch, base }).collect();
+        let record = TaskRecord { epochs, ..sample::record(&sample::key("t")) };
         Position { record: Some(Arc::new(record)), end, stored: end }
     }
 

@@ -32,7 +32,7 @@ const TEXT: usize = 1000;
 pub(super) type Faces = HashMap<usize, HashMap<TaskKey, Face>>;
 
 /// What a hash shall say. `None` leaves what it says.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Face {
     status: &'static str,
     exit_code: Option<i32>,
@@ -113,31 +113,19 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use flowforge_storage::{ProducerId, TaskStatus};
+    use flowforge_storage::TaskStatus;
+    use flowforge_storage::contract::sample;
 
     use super::*;
     use crate::broker::EndInfo;
 
     fn row(offset: u64, stream: Stream, message: &str, update_id: u64) -> LogRecord {
-        LogRecord {
-            offset,
-            epoch: 1,
-            producer: ProducerId([1; 16]),
-            seq: offset,
-            time_ns: 0,
-            created_at_ms: 1_000,
-            stream,
-            level: 0,
-            message: Bytes::copy_from_slice(message.as_bytes()),
-            fields: Bytes::new(),
-            update_id,
-            continued: false,
-            no_newline: false,
-        }
+        let message = Bytes::copy_from_slice(message.as_bytes());
+        LogRecord { stream, message, update_id, ..sample::line(offset) }
     }
 
     fn batch(records: Vec<LogRecord>) -> Batch {
-        Batch::new(TaskKey::new("", "t").unwrap(), ProducerId([1; 16]), records)
+        Batch::new(sample::key("t"), sample::PRODUCER, records)
     }
 
     #[test]
