@@ -2,13 +2,14 @@
 //! again.
 //!
 //! Only atomics: the sender's thread shuts the gate, and a fork may happen while it does.
+//!
+//! **Invariant**: once it is shut and nobody is passing, no line comes any more. So a line announces itself *before* it looks
+//! whether the gate is open, and who shuts it looks for lines *after* it has shut it, both sequentially consistent.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+// `std`'s, or those of the scheduler that tries every order (`gate_tests`).
+use super::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 const SHUT: u64 = u64::MAX;
-/// How often a gate that is being shut looks again for a line that is on its way in.
-const POLL: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
 pub(crate) struct Gate {
@@ -48,26 +49,8 @@ impl Gate {
         self.turn.store(SHUT, Ordering::SeqCst);
     }
 
-    /// Waits for the lines that were let through before.
-    pub(crate) async fn settled(&self) {
-        while self.passing.load(Ordering::SeqCst) != 0 {
-            tokio::time::sleep(POLL).await;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_comes_back_in_time_finds_it_open() {
-        let gate = Gate::default();
-        let out = gate.turn().unwrap();
-        assert!(gate.turn().is_some() && !gate.shut(out) && gate.pass());
-        gate.passed();
-        let out = gate.turn().unwrap();
-        assert!(gate.shut(out) && !gate.pass() && gate.turn().is_none());
-        assert_eq!(gate.passing.load(Ordering::SeqCst), 0);
+    /// Nobody is on the way through. After shutting: every line that will ever come is there.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.passing.load(Ordering::SeqCst) == 0
     }
 }

@@ -20,6 +20,8 @@
 
 mod fork;
 mod gate;
+#[cfg(test)]
+mod gate_tests;
 mod guard;
 mod notice;
 mod os;
@@ -31,6 +33,7 @@ mod tee;
 mod text;
 
 use std::path::PathBuf;
+use std::sync::atomic;
 
 use flowforge_client::spool;
 use pyo3::exceptions::PyImportError;

@@ -18,6 +18,8 @@ use crate::{fork, guard, notice, tee, text};
 
 /// How long an upload in the background waits for a server that goes away.
 const UPLOAD_PATIENCE: Duration = Duration::from_mins(1);
+/// How often a producer whose gate is shut looks again for a line that is on its way in.
+const SETTLE_POLL: Duration = Duration::from_millis(1);
 
 /// Ships what one process says in one task.
 #[pyclass(frozen, module = "flowforge._core")]
@@ -178,7 +180,9 @@ impl Producer {
                 }
             }
             let Some(running) = closing.or_else(|| client.upgrade()) else { return };
-            gate.settled().await;
+            while !gate.is_settled() {
+                tokio::time::sleep(SETTLE_POLL).await;
+            }
             running.client.close_async(status(failed), None, seconds(timeout)).await;
         });
     }

@@ -171,9 +171,12 @@ async fn killed_in_mid_stream_is_completed_once_also_after_it_was_lost() -> Resu
 async fn what_a_killed_child_had_captured_is_stored_and_said_to_be_all() -> Result<()> {
     let server = Server::start().await?;
     let bin = flowforge_tests::server::binary()?;
+    // What is echoed is captured before anything that comes later is echoed.
+    let child = "seq 1 100; sleep 0.1; echo end; exec sleep 4";
     let script = format!(
-        "{} run -q -- sh -c 'seq 1 100; exec sleep 4' & pid=$!; sleep 1.5; kill -9 $pid; wait; echo over",
-        bin.display()
+        "{} run -q -- sh -c '{child}' >{echo} & pid=$!; until grep -q end {echo}; do sleep 0.05; done; kill -9 $pid; wait",
+        bin.display(),
+        echo = server.dir().join("echo").display()
     );
     let ran = output(&mut command(&server, ["run", "--task", "family", "--", "sh", "-c", &script])?).await?;
     let said = err(&ran);
@@ -199,9 +202,10 @@ async fn what_a_run_could_not_deliver_waits_and_the_next_run_sends_it() -> Resul
         "{said}"
     );
     server.restart().await?;
-    let second = output(&mut command(&server, ["run", "-q", "--task", "second", "--", "sleep", "2"])?).await?;
-    ensure!(second.status.success(), "{}", err(&second));
-    wait::until("the upload", PATIENCE, async || Ok(files(&server)?.is_empty().then_some(()))).await?;
+    let left = files(&server)?.pop().context("no file")?;
+    let script = format!("while [ -e {} ]; do sleep 0.05; done", left.display());
+    let second = output(&mut command(&server, ["run", "-q", "--task", "second", "--", "sh", "-c", &script])?).await?;
+    ensure!(second.status.success() && files(&server)?.is_empty(), "{}", err(&second));
     let found = task(&server, "first").await?;
     ensure!(found["status"] == "failed" && found["exit_code"] == 3 && found["complete"] == true, "{found}");
     ensure!(printed(&server, "first").await? == numbers(1000));
