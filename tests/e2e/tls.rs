@@ -1,10 +1,11 @@
-//! The ways to Redis and ClickHouse, encrypted and checked.
+//! The ways to Redis, ClickHouse and PostgreSQL, encrypted and checked.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use flowforge_test_services::certificate::Certificate;
 use flowforge_test_services::clickhouse::Engine;
+use flowforge_test_services::postgres::{PASSWORD, PostgresServer};
 use flowforge_test_services::redis::{Persistence, Redis};
 use flowforge_test_services::{Nginx, free_address};
 use flowforge_tests::checker::{Allowed, check_store, check_viewer};
@@ -63,13 +64,34 @@ async fn lines_go_through_encrypted_redis_and_clickhouse() -> Result<()> {
     let site = Encrypted::start().await?;
     let settings = site.settings.clone();
     let settings = settings.set("redis.ca_file", &site.authority()).set("clickhouse.ca_file", &site.authority());
-    let server = Server::start_with(settings).await?;
+    carries_every_line(&Server::start_with(settings).await?).await
+}
+
+async fn carries_every_line(server: &Server) -> Result<()> {
     let generator = Generator::start(Plan { rate: Some(2_000), ..Plan::new(&server.grpc_url(), "tls", "p", LINES) });
     let viewer = Viewer::whole("v", &server.task_url("tls")).follow().await?;
     let journal = generator.join().await?;
     let rows = store_read::over_http(&server.task_url("tls")).await?;
     check_store(&rows, &[journal])?;
     check_viewer(&viewer, &rows, Allowed::Undisturbed)?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_go_through_encrypted_postgres_whose_authority_is_checked() -> Result<()> {
+    let certificate = Certificate::new()?;
+    let postgres = PostgresServer::start_encrypted(&certificate).await?;
+    let database = postgres.database().await?;
+    let url = format!("{}?sslmode=verify-full", postgres.over_tcp(PASSWORD, database.name()));
+    let with = |url: &str| Overrides::none().set("logging.storage_driver", "postgres").set("postgres.url", url);
+    is_refused(with(&url), "sslrootcert").await?;
+
+    let server = Server::start_with(with(&format!("{url}&sslrootcert={}", certificate.authority().display()))).await?;
+    carries_every_line(&server).await?;
+    let plain = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+                 WHERE datname = current_database() AND client_addr IS NOT NULL AND NOT ssl";
+    let plain: i64 = sqlx::query_scalar(plain).fetch_one(&mut database.connect().await?).await?;
+    ensure!(plain == 0, "{plain} connections are not encrypted");
     Ok(())
 }
 
@@ -83,11 +105,16 @@ async fn a_certificate_of_an_unknown_authority_is_refused_with_the_key_to_set() 
         (trusting_redis, "Name its authority's certificate in clickhouse.ca_file"),
         (file_is_missing, "clickhouse.ca_file /nowhere/ca.pem is not a file of PEM certificates"),
     ] {
-        let mut server = Server::prepare(settings)?;
-        server.spawn()?;
-        let status = server.exited(PATIENCE + Duration::from_secs(5)).await?;
-        ensure!(!status.success(), "it started");
-        ensure!(server.log().contains(words), "{words:?} is not said: {}", server.log());
+        is_refused(settings, words).await?;
     }
+    Ok(())
+}
+
+async fn is_refused(settings: Overrides, words: &str) -> Result<()> {
+    let mut server = Server::prepare(settings)?;
+    server.spawn()?;
+    let status = server.exited(PATIENCE + Duration::from_secs(5)).await?;
+    ensure!(!status.success(), "it started");
+    ensure!(server.log().contains(words), "{words:?} is not said: {}", server.log());
     Ok(())
 }

@@ -64,6 +64,8 @@ pub(super) fn misconfigured(
     StoreError::new(ErrorKind::Misconfigured, context, source)
 }
 
+const DO_NOT_AGREE: &str = "and this server do not agree on TLS. Check sslmode and sslrootcert in postgres.url";
+
 /// An error at start-up. `place` is where we connect to, without the password.
 pub(super) fn opening(place: &str, error: sqlx::Error) -> StoreError {
     let advice = match (code(&error).as_deref(), &error) {
@@ -82,9 +84,8 @@ pub(super) fn opening(place: &str, error: sqlx::Error) -> StoreError {
         (Some("42P07"), _) => {
             "has tables of the same names that are not flowforge's. Set postgres.url to a database of its own"
         }
-        (None, sqlx::Error::Tls(_)) => {
-            "and this server do not agree on TLS. Check sslmode and sslrootcert in postgres.url"
-        }
+        (None, sqlx::Error::Tls(_)) => DO_NOT_AGREE,
+        (None, sqlx::Error::Io(io)) if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => DO_NOT_AGREE,
         (None, sqlx::Error::Configuration(_)) => "cannot be connected to with this postgres.url",
         _ => return unavailable(place, error),
     };

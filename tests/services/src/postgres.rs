@@ -4,10 +4,10 @@
 //! A cluster that a package made on the machine is never used. `DATABASE_URL` names a server of the user's own instead of the
 //! shared one: its role must be able to make databases.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr as _;
@@ -20,6 +20,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
+use crate::certificate::Certificate;
 use crate::{Process, free_port, wait};
 
 /// The superuser of a server that is started here. It has a password over TCP, and needs none over the socket.
@@ -33,6 +34,10 @@ const QUICK: &[&str] = &["fsync=off", "full_page_writes=off"];
 
 /// As an operator has it.
 const HONEST: &[&str] = &[];
+
+/// In a server's folder.
+const CERT: &str = "cert.pem";
+const KEY: &str = "key.pem";
 
 const COMMON: &[&str] =
     &["max_connections=300", "shared_buffers=128MB", "log_min_messages=warning", "max_wal_size=4GB"];
@@ -66,8 +71,29 @@ impl Place {
 impl PostgresServer {
     /// Starts one that syncs every commit, and returns once it serves.
     pub async fn start() -> Result<Self> {
+        Self::start_with(HONEST, |_| Ok(())).await
+    }
+
+    /// The same with TLS over TCP, for who wants it.
+    pub async fn start_encrypted(certificate: &Certificate) -> Result<Self> {
+        // It reads a key only where nobody else can.
+        let of_its_own = |folder: &Path| {
+            for (from, name) in [(certificate.cert(), CERT), (certificate.key(), KEY)] {
+                let to = folder.join(name);
+                fs::copy(from, &to)?;
+                fs::set_permissions(&to, Permissions::from_mode(0o600))?;
+                give(&to)?;
+            }
+            Ok(())
+        };
+        let (cert, key) = (format!("ssl_cert_file=../{CERT}"), format!("ssl_key_file=../{KEY}"));
+        Self::start_with(&["ssl=on", &cert, &key], of_its_own).await
+    }
+
+    async fn start_with(settings: &[&str], fill: impl Fn(&Path) -> Result<()>) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("flowforge-postgres-").tempdir()?;
-        let (command, place) = prepare(folder.path(), HONEST)?;
+        let (command, place) = prepare(folder.path(), settings)?;
+        fill(folder.path())?;
         let process = Process::new("postgres", &folder.path().join("server.log"), move || command.build());
         let mut server = Self { process, place, _folder: folder };
         server.restart().await?;
@@ -239,14 +265,10 @@ impl Words {
 /// Makes a cluster below this folder; gives the command that serves it, and where.
 fn prepare(folder: &Path, settings: &[&str]) -> Result<(Words, Place)> {
     let (bin, user, data) = (binaries()?, user()?, folder.join("data"));
-    if let Some(User { uid, gid, .. }) = user {
-        chown(folder, Some(uid), Some(gid))?;
-    }
+    give(folder)?;
     let password = folder.join("password");
     fs::write(&password, PASSWORD)?;
-    if let Some(User { uid, gid, .. }) = user {
-        chown(&password, Some(uid), Some(gid))?;
-    }
+    give(&password)?;
     let mut initdb = as_user(user.as_ref());
     initdb.push(bin.join("initdb").display().to_string());
     initdb.extend(
@@ -293,6 +315,14 @@ fn user() -> Result<Option<User>> {
     };
     let user = find("postgres").or_else(|| find("nobody"));
     Ok(Some(user.context("there is neither a user postgres nor nobody, and PostgreSQL does not run as root")?))
+}
+
+/// Makes the user that the server runs as the owner.
+fn give(path: &Path) -> Result<()> {
+    if let Some(User { uid, gid }) = user()? {
+        chown(path, Some(uid), Some(gid))?;
+    }
+    Ok(())
 }
 
 /// What a command begins with so that it runs as this user. `setpriv` becomes the command, so that its process id is ours.
