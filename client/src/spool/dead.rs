@@ -135,12 +135,12 @@ impl DeadSpool {
 
     /// Everything is stored, and nothing is to be said about the end.
     pub(crate) fn is_empty(&self) -> bool {
-        self.scan.pieces.is_empty() && self.scan.close.is_none()
+        self.scan.pieces.is_empty() && self.scan.open.is_empty() && self.scan.close.is_none()
     }
 
     /// Its producer has captured nothing at all.
     pub(crate) fn is_unused(&self) -> bool {
-        self.scan.next_seq == 1
+        self.scan.next_seq == 1 && self.scan.open.is_empty()
     }
 
     pub(crate) fn close(&self) -> Option<v1::Close> {

@@ -8,6 +8,7 @@
 //! - `map`: the mapping; a child of `fork` cannot write to its parent's.
 //! - `sys`: disk space and locks. `dir`: names.
 //! - `format`: the bytes. `ring`: writing, reading back, giving way. `recover`: what a dead producer left.
+//! - `open`: what is printed and has not become a line yet.
 //! - `dead`: taking over a file. `upload`: sending it.
 
 mod dead;
@@ -16,7 +17,8 @@ mod format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod map;
-mod recover;
+pub(crate) mod open;
+pub(crate) mod recover;
 pub(crate) mod ring;
 mod sys;
 mod upload;
@@ -29,7 +31,6 @@ pub use format::FormatError;
 pub(crate) use format::Kind;
 pub(crate) use format::Meta;
 pub use recover::Damage;
-pub(crate) use recover::Piece;
 pub use upload::{Observer, Summary, Upload, Uploaded, upload, upload_all, upload_in_background};
 
 /// How large a producer's file may become.

@@ -17,7 +17,7 @@ pub(super) fn run(mut input: Input<'_>) {
         201..=250 => input.short() * 8,
         _ => MAX_CAPACITY,
     };
-    let layout = Layout { ring_at: RING_AT, max_capacity };
+    let layout = Layout { ring_at: RING_AT, max_capacity, has_open: false };
     format::write_meta(&mut file, &meta(), layout);
     for generation in 1..=u64::from(1 + input.byte() % 2) {
         format::write_state(&mut file, &state(&mut input, generation, layout));

@@ -108,7 +108,7 @@ fn upload(file: &[u8]) -> Option<Uploaded> {
     let resumed = dead.resume().expect("a file that is claimed");
     let most = file.len() / RECORD_HEADER + 2; // What was dropped before the first record, and after the last.
     assert!(resumed.scan.pieces.len() <= most, "{} pieces of {} bytes", resumed.scan.pieces.len(), file.len());
-    let queue = Queue::resume(resumed.ring, resumed.first_seq, &resumed.scan.pieces);
+    let queue = Queue::resume(resumed.ring, resumed.first_seq, resumed.scan);
     let entries = send_all(queue);
     let lines = entries.iter().filter(|(_, entry)| entry.dropped.is_none()).count() as u64;
     assert_eq!(lines, contents.lines, "what was found is what can be sent");
