@@ -12,6 +12,7 @@
 //! - `dead`: taking over a file. `upload`: sending it.
 
 mod dead;
+pub(crate) mod death;
 mod dir;
 mod format;
 #[cfg(any(test, fuzzing))]

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! What counts: the checksum of a version (from its time to its text's end) 32 bits, which of the two 1, its text's length 31;
-//! a length of 0: nothing. One store of these eight bytes makes a change count as a whole.
+//! 0: nothing. One store of these eight bytes makes a change count as a whole.
 //!
 //! **Invariants**
 //! - Once a write has returned, the text of an open line is in its place, up to the place's size. Until new text counts, the
@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use super::death;
 use super::format::{Layout, u64_at};
 use super::map::Map;
 use crate::assemble::OpenText;
@@ -233,8 +234,12 @@ impl OpenLines {
         for piece in new {
             bytes[at..at + piece.len()].copy_from_slice(piece);
             at += piece.len();
+            death::may_come();
         }
-        let is_kept = self.map.store(place_at(place), counting(sum, version, kept));
+        // A checksum of no text would look like harm.
+        let counts = if kept == 0 { 0 } else { counting(sum, version, kept) };
+        let is_kept = self.map.store(place_at(place), counts);
+        death::may_come();
         let place = &mut self.places[place];
         (place.version, place.sum, place.kept) = (version, sum, kept);
         is_kept
@@ -254,6 +259,7 @@ impl Seal<'_> {
         let place = &mut self.lines.places[self.place];
         self.lines.map.store(version_at(self.place, place.version), seq);
         place.kept = 0;
+        death::may_come();
     }
 }
 
@@ -278,8 +284,11 @@ struct Damaged;
 fn read_place(stream: Stream, places: &[u8], place: usize, next_seq: u64) -> Result<Option<Entry>, Damaged> {
     let counts = u64_at(places, place_at(place)).ok_or(Damaged)?;
     let (sum, version, kept) = ((counts >> 32) as u32, (counts >> 31 & 1) as usize, (counts & 0x7FFF_FFFF) as usize);
-    if kept == 0 {
+    if counts == 0 {
         return Ok(None);
+    }
+    if kept == 0 || kept > text_bytes(place) {
+        return Err(Damaged);
     }
     let version = &places[version_at(place, version)..];
     let number = |at| u64_at(version, at).ok_or(Damaged);
@@ -288,7 +297,7 @@ fn read_place(stream: Stream, places: &[u8], place: usize, next_seq: u64) -> Res
         return Ok(None);
     }
     // One beyond the next number was for a line that went to memory, when the disk was full: it is lost, as that is.
-    if kept > text_bytes(place) || sealed > next_seq {
+    if sealed > next_seq {
         return Err(Damaged);
     }
     let text = &version[VERSION_HEADER..VERSION_HEADER + kept];
@@ -306,3 +315,7 @@ fn read_place(stream: Stream, places: &[u8], place: usize, next_seq: u64) -> Res
         update_id: number(16)?,
     }))
 }
+
+#[cfg(test)]
+#[path = "open_tests.rs"]
+mod tests;

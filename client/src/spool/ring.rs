@@ -19,7 +19,7 @@ use super::format::{self, Kind, Layout, Outline, RECORD_HEADER, State, record_by
 use super::map::Map;
 use super::open::{Area, OpenLines};
 use super::recover::Scan;
-use super::{dir, sys};
+use super::{death, dir, sys};
 
 /// Kept free for the records at the end: what else was lost, and how the producer ended.
 const LAST_BYTES: usize = 160;
@@ -190,12 +190,14 @@ impl Ring {
         };
         // Before the mark, so that the mark never leads to what is not there yet.
         format::write_record(ring, at, kind, seq, payload_bytes, fill);
+        death::may_come();
         if goes_round && capacity - tail >= RECORD_HEADER {
             format::write_record(ring, tail, Kind::Wrap, seq, 0, |_| {});
         }
         // The kernel sees the stores of a killed process in their order; the compiler has to keep it.
         compiler_fence(Ordering::SeqCst);
         format::write_next_seq(file, seq + lines);
+        death::may_come();
         self.next_seq = seq + lines;
         self.tail = at + record_bytes(payload_bytes);
         self.wrapped |= goes_round;
