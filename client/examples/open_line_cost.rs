@@ -18,7 +18,11 @@ fn main() {
             let name = if spool.is_some() { "with a spool" } else { "without     " };
             let rounds: Vec<_> = (0..ROUNDS).map(|_| round(text, spool.clone())).collect();
             let best = |of: fn(&(f64, f64)) -> f64| rounds.iter().map(of).fold(f64::MAX, f64::min);
-            println!("{text:3} bytes, {name}: {:5.0} ns text and newline apart, {:5.0} ns in one", best(|of| of.0), best(|of| of.1));
+            println!(
+                "{text:3} bytes, {name}: {:5.0} ns text and newline apart, {:5.0} ns in one",
+                best(|of| of.0),
+                best(|of| of.1)
+            );
         }
     }
     let _ = std::fs::remove_dir_all(dir);

@@ -9,10 +9,10 @@ use flowforge_proto::v1;
 use super::{BatchLimits, Queue};
 use crate::entry::{ENTRY_OVERHEAD_BYTES, Entry, WIRE_OVERHEAD_BYTES, now_unix_nano};
 use crate::item::{Body, Item, Run};
-use crate::spool::ring::Ring;
+use crate::spool::Kind;
 use crate::spool::open::OpenLines;
 use crate::spool::recover::{Piece, Scan};
-use crate::spool::Kind;
+use crate::spool::ring::Ring;
 
 /// How a producer leaves its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,14 +14,13 @@ fn shared() -> Shared {
 fn lanes_do_not_tear_each_others_lines() {
     let shared = shared();
     let lanes: Vec<_> = (0..5).map(|_| Lane::new()).collect();
-    for (lane, text) in
-        [(1, "one "), (2, "two "), (3, "three\n"), (1, "1\n"), (4, "four\n"), (2, "2\n"), (1, "tail")]
-    {
+    for (lane, text) in [(1, "one "), (2, "two "), (3, "three\n"), (1, "1\n"), (4, "four\n"), (2, "2\n"), (1, "tail")] {
         shared.write(&lanes[lane], Stream::Stdout, text.as_bytes());
     }
     assert_eq!(messages(&shared), ["three", "one 1", "four", "two 2"]);
     let (streams, all) = shared.finish_streams();
-    let last: Vec<_> = streams.into_iter().flat_map(|mut last| std::iter::from_fn(move || Some(last.next()?.0))).collect();
+    let last: Vec<_> =
+        streams.into_iter().flat_map(|mut last| std::iter::from_fn(move || Some(last.next()?.0))).collect();
     assert!(all && last.len() == 1 && last[0].message == "tail" && last[0].no_newline);
 }
 

@@ -39,15 +39,15 @@ const FIRST_TEXT_BYTES: usize = 64 << 10;
 /// Text that is kept of the others.
 const OTHER_TEXT_BYTES: usize = 4 << 10;
 const PLACE_HEADER: usize = 64;
-const VERSION_HEADER: usize = 32;
+pub(super) const VERSION_HEADER: usize = 32;
 /// Of a version's header, what never changes.
-const FIXED: std::ops::Range<usize> = 8..VERSION_HEADER;
+pub(super) const FIXED: std::ops::Range<usize> = 8..VERSION_HEADER;
 
 const fn place_bytes(text_bytes: usize) -> usize {
     PLACE_HEADER + 2 * (VERSION_HEADER + text_bytes)
 }
 
-const STREAM_BYTES: usize = place_bytes(FIRST_TEXT_BYTES) + (LANES - 1) * place_bytes(OTHER_TEXT_BYTES);
+pub(super) const STREAM_BYTES: usize = place_bytes(FIRST_TEXT_BYTES) + (LANES - 1) * place_bytes(OTHER_TEXT_BYTES);
 /// Of all places.
 pub(crate) const BYTES: usize = (STREAMS * STREAM_BYTES).next_multiple_of(4096);
 
@@ -56,15 +56,15 @@ fn text_bytes(place: usize) -> usize {
 }
 
 /// Where a place is, within its stream's.
-fn place_at(place: usize) -> usize {
+pub(super) fn place_at(place: usize) -> usize {
     place.checked_sub(1).map_or(0, |other| place_bytes(FIRST_TEXT_BYTES) + other * place_bytes(OTHER_TEXT_BYTES))
 }
 
-fn version_at(place: usize, version: usize) -> usize {
+pub(super) fn version_at(place: usize, version: usize) -> usize {
     place_at(place) + PLACE_HEADER + version * (VERSION_HEADER + text_bytes(place))
 }
 
-fn counting(sum: u32, version: usize, bytes: usize) -> u64 {
+pub(super) fn counting(sum: u32, version: usize, bytes: usize) -> u64 {
     u64::from(sum) << 32 | (version as u64) << 31 | bytes as u64
 }
 

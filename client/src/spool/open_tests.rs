@@ -228,7 +228,8 @@ fn harm_is_told_and_gives_nothing() {
     let open_at = layout.open_at().unwrap();
     let used = (0..2).map(|version| open_at + version_at(0, version)).find(|at| whole[at + VERSION_HEADER] == b'h');
     let used = used.unwrap();
-    for (what, at) in [("text", used + VERSION_HEADER), ("time", used + 9), ("length", open_at), ("which", open_at + 3)] {
+    for (what, at) in [("text", used + VERSION_HEADER), ("time", used + 9), ("length", open_at), ("which", open_at + 3)]
+    {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x84;
         let found = upload(&bytes).unwrap();
@@ -250,7 +251,10 @@ fn a_file_of_version_1_is_uploaded() {
     let file = include_bytes!("testdata/version1.spool");
     let uploaded = upload(file).unwrap();
     let entries: Vec<_> = uploaded.entries.into_iter().map(|(_, entry)| entry).collect();
-    assert_eq!((texts(&entries), uploaded.contents.damage), (["one\n", "two\n", "three\n"].map(String::from).into(), None));
+    assert_eq!(
+        (texts(&entries), uploaded.contents.damage),
+        (["one\n", "two\n", "three\n"].map(String::from).into(), None)
+    );
     let (_, layout, _) = super::super::recover::read_head(file).unwrap();
     assert_eq!(layout, format::Layout { ring_at: 4096, max_capacity: 4096, has_open: false });
 }
