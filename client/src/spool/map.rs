@@ -65,6 +65,11 @@ impl Map {
         true
     }
 
+    /// Who made the mapping, for what has to know it without the mapping.
+    pub(crate) fn owner(&self) -> Arc<Owner> {
+        Arc::clone(&self.owner)
+    }
+
     /// Whether this process made the mapping.
     pub(crate) fn is_own(&self) -> bool {
         self.owner.is_this_process()
@@ -80,7 +85,7 @@ pub(crate) fn read_only(file: &File, bytes: usize) -> io::Result<Mmap> {
 /// Tells a process from its children for the price of a load: a page that the kernel wipes in every child. A process id
 /// would cost a syscall for each line.
 #[derive(Debug)]
-struct Owner {
+pub(crate) struct Owner {
     page: Option<MmapMut>,
     pid: u32,
 }
@@ -90,7 +95,7 @@ impl Owner {
         Self { page: wiped_in_children(), pid: std::process::id() }
     }
 
-    fn is_this_process(&self) -> bool {
+    pub(crate) fn is_this_process(&self) -> bool {
         match &self.page {
             Some(page) => page[0] == 1,
             None => std::process::id() == self.pid,

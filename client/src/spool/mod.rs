@@ -1,6 +1,7 @@
 //! The spool: what a producer has captured and the server has not stored survives the producer's death.
 //!
-//! Each producer has one file: a ring of records in a shared mapping, written on the capturing thread before a push returns.
+//! Each producer has one file: a ring of records in a shared mapping, written on the capturing thread before a push returns,
+//! and before it the text of lines that have not ended.
 //! The kernel keeps it whatever becomes of the process: SIGKILL, `_exit`, a segmentation fault. It does not survive the
 //! machine's own death: nothing is fsynced. A file whose owner is gone is uploaded later with the owner's id, so that the
 //! server leaves out what it has.

@@ -27,7 +27,7 @@ use bytes::Bytes;
 
 use super::death;
 use super::format::{Layout, u64_at};
-use super::map::Map;
+use super::map::{Map, Owner};
 use crate::assemble::OpenText;
 use crate::entry::{Entry, Stream, now_unix_nano};
 
@@ -81,6 +81,8 @@ impl Gate {
 /// The open lines of a file, for who has the file: when it goes, nobody writes there any more.
 #[derive(Debug, Default)]
 pub(crate) struct Area {
+    /// `None`: whoever goes on for a dead producer has its open lines as lines.
+    owner: Option<Arc<Owner>>,
     gates: Vec<Gate>,
     writers: Option<[OpenLines; STREAMS]>,
 }
@@ -95,7 +97,8 @@ impl Area {
         };
         let [out, err, log] = Stream::ALL;
         let writers = [writer(out)?, writer(err)?, writer(log)?];
-        Ok(Self { gates: writers.iter().map(|writer| writer.gate.clone()).collect(), writers: Some(writers) })
+        let gates = writers.iter().map(|writer| writer.gate.clone()).collect();
+        Ok(Self { owner: Some(map.owner()), gates, writers: Some(writers) })
     }
 
     /// The writing ends, by stream; once.
@@ -105,19 +108,22 @@ impl Area {
 
     /// From now on nobody writes. Returns whether a line is open that its producer will never end. `file`: the whole file.
     pub(crate) fn shut(&mut self, file: &[u8], layout: Layout, next_seq: u64) -> bool {
-        for gate in &self.gates {
+        self.shut_gates() && !read(file, layout, next_seq).0.is_empty()
+    }
+
+    /// False: there are none, or this is a child, which may have been made while one was held, and does not write anyway.
+    fn shut_gates(&self) -> bool {
+        let is_own = self.owner.as_ref().is_some_and(|owner| owner.is_this_process());
+        for gate in self.gates.iter().filter(|_| is_own) {
             *gate.lock() = true;
         }
-        // Who goes on for a dead producer has them as lines.
-        !self.gates.is_empty() && !read(file, layout, next_seq).0.is_empty()
+        is_own
     }
 }
 
 impl Drop for Area {
     fn drop(&mut self) {
-        for gate in &self.gates {
-            *gate.lock() = true;
-        }
+        self.shut_gates();
     }
 }
 
