@@ -199,14 +199,14 @@ fn a_second_uploader_gives_the_same_numbers() {
     let producer = Producer::new(Mode::Raw, 100);
     producer.print(&Lane::new(), "one\nhalf");
     producer.shared.write(&producer.shared.lane, Stream::Stderr, b"another half");
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().to_owned();
+    std::fs::copy(&producer.path, folder.join("dead.spool")).unwrap();
     let resume = || {
         let Some(super::super::Found::Dead(dead)) = super::super::find(&folder).unwrap().next() else { panic!() };
         let resumed = dead.resume().unwrap();
         Queue::resume(resumed.ring, resumed.first_seq, resumed.scan)
     };
-    let dir = TempDir::new().unwrap();
-    let folder = dir.path().to_owned();
-    std::fs::copy(&producer.path, folder.join("dead.spool")).unwrap();
     let mut first = resume();
     let sent = first.take_batch(ALL).unwrap();
     assert_eq!((sent.first_seq, sent.entries.len()), (1, 3));
@@ -325,6 +325,7 @@ proptest! {
         let producer = Producer::new(Mode::Raw, max_line_bytes);
         let mut lanes: Vec<_> = (0..THREADS).map(|_| Lane::new()).collect();
         let (mut printed, mut stored) = (Printed::default(), Printed::default());
+        let mut is_open = [[false; 3]; THREADS];
         for step in steps {
             let before = printed.clone();
             let files = Arc::new(Mutex::new(Vec::new()));
@@ -332,24 +333,28 @@ proptest! {
             let look = move || seen.lock().unwrap().push(std::fs::read(&path).unwrap());
             let write = |printed: &mut Printed, thread: usize, stream: Stream, text: &str| {
                 printed.0[thread][stream.index()] += text;
-                death::watch(look, || producer.shared.write(&lanes[thread], stream, text.as_bytes()));
+                death::watch(look.clone(), || producer.shared.write(&lanes[thread], stream, text.as_bytes()));
             };
             match step {
                 Step::Print(thread, stream, bytes, line) => {
                     let (thread, stream) = (thread.index(THREADS), Stream::ALL[stream.index(3)]);
                     let text = printed.text(thread, stream, bytes, line);
+                    is_open[thread][stream.index()] = !text.ends_with('\n');
                     write(&mut printed, thread, stream, &text);
                 }
                 Step::Newline(thread, stream) => {
                     let (thread, stream) = (thread.index(THREADS), Stream::ALL[stream.index(3)]);
-                    let so_far = &printed.0[thread][stream.index()];
-                    if !so_far.is_empty() && !so_far.ends_with('\n') {
+                    if std::mem::take(&mut is_open[thread][stream.index()]) {
                         write(&mut printed, thread, stream, "\n");
                     }
                 }
                 Step::Deliver => stored.add(&producer.deliver()),
-                Step::Tick => death::watch(look, || producer.shared.tick()),
-                Step::End(thread) => lanes[thread.index(THREADS)] = Lane::new(),
+                Step::Tick => death::watch(look.clone(), || producer.shared.tick()),
+                Step::End(thread) => {
+                    let thread = thread.index(THREADS);
+                    (lanes[thread], is_open[thread]) = (Lane::new(), [false; 3]);
+                    death::watch(look.clone(), || producer.shared.tick());
+                }
             }
             files.lock().unwrap().push(std::fs::read(&producer.path).unwrap());
             let files = std::mem::take(&mut *files.lock().unwrap());

@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::super::Meta;
 use super::super::recover::{Damage, Piece, read_head, scan};
 use super::*;
 
