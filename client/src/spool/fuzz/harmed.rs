@@ -74,11 +74,7 @@ fn write(input: &mut Input<'_>) -> Written {
                 let (writer, before) = (&mut writers[stream], open.remove(&(stream, place)));
                 match (what, before) {
                     (244, Some(text)) => {
-                        seal(writer, place, seq);
-                        let entry = v1::LogEntry { message: text.into(), ..line(seq, 0) };
-                        put(&mut ring, Kind::Line, seq, 1, &entry);
-                        entries.insert(seq, entry);
-                        seq += 1;
+                        seq = capture(&mut ring, writer, place, text, seq, &mut entries);
                     }
                     (_, before) => {
                         let began = if what == 242 { 0 } else { u64::from(step) + 1 };
@@ -99,21 +95,36 @@ fn write(input: &mut Input<'_>) -> Written {
             }
         };
     }
-    let close = v1::Close { final_seq: seq - 1, ..v1::Close::default() };
-    let closed = input.byte().is_multiple_of(2) && ring.close(&close);
-    let bytes = std::fs::read(ring.path()).expect("our file");
-    if closed {
-        open.clear();
+    let ends = input.byte().is_multiple_of(2);
+    if ends {
+        for ((stream, place), text) in std::mem::take(&mut open) {
+            seq = capture(&mut ring, &mut writers[stream], place, text, seq, &mut entries);
+        }
     }
+    let close = v1::Close { final_seq: seq - 1, ..v1::Close::default() };
+    let closed = ends && ring.close(&close);
+    let bytes = std::fs::read(ring.path()).expect("our file");
     Written { bytes, entries, head_seq: ring.head_seq(), next_seq: seq, open, closed }
 }
 
-fn seal(writer: &mut OpenLines, place: usize, seq: u64) {
+/// An open line becomes a line; the next number.
+fn capture(
+    ring: &mut Ring,
+    writer: &mut OpenLines,
+    place: usize,
+    text: Vec<u8>,
+    seq: u64,
+    entries: &mut BTreeMap<u64, v1::LogEntry>,
+) -> u64 {
     writer.came_out(Some(place), 1);
     if let Some(seal) = writer.seal(0) {
         seal.put(seq);
     }
     writer.forget_outputs();
+    let entry = v1::LogEntry { message: text.into(), ..line(seq, 0) };
+    put(ring, Kind::Line, seq, 1, &entry);
+    entries.insert(seq, entry);
+    seq + 1
 }
 
 /// Whoever changes one of these can say of an open line that it is captured, or that it is not.
