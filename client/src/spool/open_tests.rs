@@ -130,6 +130,23 @@ fn a_bar_keeps_its_state_and_its_row() {
 }
 
 #[test]
+fn one_state_of_a_bar_is_there_at_any_moment() {
+    let producer = Producer::new(Mode::Collapse, 100);
+    let lane = Lane::new();
+    producer.print(&lane, "0%");
+    for percent in 0..9 {
+        let (before, after) = (format!("{percent}%"), format!("{}%", percent + 1));
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let (path, seen) = (producer.path.clone(), Arc::clone(&found));
+        let look = move || seen.lock().unwrap().push(texts(&dead(&path)));
+        death::watch(look, || producer.print(&lane, &format!("\r{after}")));
+        let found = found.lock().unwrap();
+        assert!(found.iter().all(|texts| *texts == [before.clone()] || *texts == [after.clone()]), "{found:?}");
+        assert_eq!(found.last().map(Vec::as_slice), Some(&[after][..]));
+    }
+}
+
+#[test]
 fn text_beyond_a_place_is_not_kept_but_the_rest_is() {
     let producer = Producer::new(Mode::Raw, 1 << 20);
     let (one, two) = (Lane::new(), Lane::new());
