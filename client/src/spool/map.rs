@@ -51,6 +51,7 @@ impl Map {
 
     /// Writes a number to a multiple of eight, in one store: whenever the process dies, the old one or the new one is there.
     /// All before it is stored before it, and all after it after it. False: in a child.
+    #[expect(clippy::cast_ptr_alignment, reason = "looked at before it is used")]
     pub(crate) fn store(&mut self, at: usize, number: u64) -> bool {
         let Some(place) = self.bytes_mut().and_then(|bytes| bytes.get_mut(at..at + 8)) else { return false };
         let place = place.as_mut_ptr().cast::<u64>();
