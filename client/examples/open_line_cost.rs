@@ -1,6 +1,8 @@
 //! What a print costs that writes its text and its newline apart, as Python's does, with and without a spool:
 //! `cargo run --release -p flowforge-client --example open_line_cost`.
 
+#![allow(clippy::print_stdout, reason = "a measurement")]
+
 use std::time::{Duration, Instant};
 
 use flowforge_client::spool::SpoolConfig;
