@@ -56,6 +56,16 @@ pub enum Output {
     },
 }
 
+/// The text of a line that has not ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OpenText<'a> {
+    pub(crate) text: &'a [u8],
+    /// The same as before: it only grew.
+    pub(crate) began: u64,
+    /// The row it is a state of; 0 = none.
+    pub(crate) update_id: u64,
+}
+
 /// A line that has an id, because it is overwritten or because it was previewed.
 #[derive(Debug)]
 struct Row {
@@ -75,6 +85,8 @@ pub struct Assembler {
     partial: Vec<u8>,
     /// `\r`s seen after `partial`, whose meaning the next byte decides; saturates at 2.
     carriage_returns: u8,
+    /// Counts the texts that `partial` has begun with: while it stays, `partial` only grows.
+    began: u64,
     /// Parts of this line are out already.
     split: bool,
     /// When the first byte of `partial` came.
@@ -95,6 +107,7 @@ impl Assembler {
             ids,
             partial: Vec::new(),
             carriage_returns: 0,
+            began: 0,
             split: false,
             since: None,
             changed: false,
@@ -115,6 +128,11 @@ impl Assembler {
     /// Whether a line has begun that has not ended: text, or a `\r` whose meaning is not decided yet.
     pub fn is_open(&self) -> bool {
         self.since.is_some()
+    }
+
+    /// What [`Assembler::finish`] would make a line of, if anything was written that it shows.
+    pub(crate) fn open(&self) -> OpenText<'_> {
+        OpenText { text: &self.partial, began: self.began, update_id: self.row_id() }
     }
 
     /// Takes the next bytes of the stream.
@@ -195,6 +213,7 @@ impl Assembler {
         let at = split_at(&self.partial, self.max_line_bytes);
         let message = Bytes::copy_from_slice(&self.partial[..at]);
         self.partial.drain(..at);
+        self.began += 1;
         self.split = true;
         out.push(Output::Line { message, continued: true, no_newline: false, update_id: self.row_id() });
     }
@@ -234,6 +253,7 @@ impl Assembler {
             }
         }
         self.partial.clear();
+        self.began += 1;
         self.since = Some(now);
     }
 
@@ -272,6 +292,7 @@ impl Assembler {
 
     fn reset(&mut self) {
         self.partial.clear();
+        self.began += 1;
         self.carriage_returns = 0;
         self.split = false;
         self.since = None;

@@ -98,7 +98,7 @@ mod tests {
                 shared
             })
             .collect();
-        let push = |client: &Shared| client.push(Entry::new(Stream::Stdout, vec![b'x'; 872]), None);
+        let push = |client: &Shared| client.push(Entry::new(Stream::Stdout, vec![b'x'; 872]), None, None);
         (0..1000).for_each(|_| push(&clients[0]));
         for client in &clients[1..] {
             (0..15).for_each(|_| push(client));

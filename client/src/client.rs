@@ -73,7 +73,7 @@ impl Client {
         config.labels = hello.labels.into_iter().collect();
         let producer = hello.producer.as_ref().try_into().unwrap_or_default();
         let endpoint = config.endpoint()?;
-        let queue = Queue::resume(resumed.ring, resumed.first_seq, &resumed.scan.pieces);
+        let queue = Queue::resume(resumed.ring, resumed.first_seq, resumed.scan);
         let final_seq = queue.last_seq();
         let mut state = State::new(queue);
         state.close = close.map(|close| v1::Close { final_seq, ..close });
@@ -89,12 +89,12 @@ impl Client {
 
     /// Captures one line. Blocks only where [`Overflow`](crate::Overflow) says so.
     pub fn push(&self, entry: Entry) {
-        self.shared.push(entry, None);
+        self.shared.push(entry, None, None);
     }
 
     /// [`Client::push`] for tasks: waits for room without blocking the thread.
     pub async fn push_async(&self, entry: Entry) {
-        self.shared.push_async(entry, None).await;
+        self.shared.push_async(entry, None, None).await;
     }
 
     /// Captures what a program wrote: any bytes, whole lines or not. Blocks like [`Client::push`].
@@ -175,9 +175,11 @@ impl Client {
     ) -> CloseOutcome {
         let deadline = after(timeout);
         loop {
-            let (entries, all) = self.shared.finish_streams();
-            for entry in entries {
-                self.shared.push(entry, deadline);
+            let (streams, all) = self.shared.finish_streams();
+            for mut last in streams {
+                while let Some((entry, seal)) = last.next() {
+                    self.shared.push(entry, seal, deadline);
+                }
             }
             if all || is_past(deadline) {
                 break;
@@ -193,9 +195,11 @@ impl Client {
     pub async fn close_async(&self, status: Status, exit_code: Option<i32>, timeout: Duration) -> CloseOutcome {
         let deadline = after(timeout);
         loop {
-            let (entries, all) = self.shared.finish_streams();
-            for entry in entries {
-                self.shared.push_async(entry, deadline).await;
+            let (streams, all) = self.shared.finish_streams();
+            for mut last in streams {
+                while let Some((entry, seal)) = last.next() {
+                    self.shared.push_async(entry, seal, deadline).await;
+                }
             }
             if all || is_past(deadline) {
                 break;

@@ -22,7 +22,8 @@
 //!
 //! - A line stays in memory until the server has *stored* it. It is sent again after any failure, and the server drops
 //!   what it already has: nothing is lost and nothing doubled while this process lives and the buffer suffices.
-//! - With a [`ClientConfig::spool`] a line also survives this process, and is uploaded by another one.
+//! - With a [`ClientConfig::spool`] a line also survives this process, and is uploaded by another one. So does the text of a
+//!   line that has not ended.
 //! - A line that had to be given up is counted, by a record in the log in its place and in [`Stats`].
 //! - Nothing here fails the program whose log it is: after [`Client::start`] there are no errors, only [`Stats`] and
 //!   [`CloseOutcome`].

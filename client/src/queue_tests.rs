@@ -250,6 +250,6 @@ fn a_spooled_queue_gives_way_to_newer_lines_and_counts() {
     assert_eq!(queue.next_unsent_seq(), 50);
     assert!(!queue.ack(0) && queue.ack(100));
     assert_eq!((queue.lines(), queue.spool_bytes(), queue.bytes()), (0, 0, 0));
-    let (left, path) = queue.leave_spool(false).unwrap();
+    let (left, path) = queue.leave_spool(spooled::LeftAs::Unfinished).unwrap();
     assert!(left == 0 && path.exists());
 }

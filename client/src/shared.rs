@@ -16,6 +16,7 @@ use crate::config::ClientConfig;
 use crate::entry::{Entry, Stream};
 use crate::lane::Lane;
 use crate::proof::Sent;
+use crate::spool::open::Seal;
 use crate::state::{Full, State};
 use crate::stats::End;
 use crate::stream::StreamWriter;
@@ -61,9 +62,10 @@ impl Shared {
         Self::with_state(config, producer, State::new(crate::queue::Queue::default()))
     }
 
-    pub(crate) fn with_state(config: ClientConfig, producer: [u8; 16], state: State) -> Self {
+    pub(crate) fn with_state(config: ClientConfig, producer: [u8; 16], mut state: State) -> Self {
         let ids = std::sync::Arc::default();
-        let streams = Stream::ALL.map(|stream| Mutex::new(StreamWriter::new(stream, &config, &ids)));
+        let mut open = state.queue.take_open_lines().into_iter().flatten();
+        let streams = Stream::ALL.map(|stream| Mutex::new(StreamWriter::new(stream, &config, &ids, open.next())));
         Self {
             config,
             producer,
@@ -93,18 +95,19 @@ impl Shared {
         self.changed_async.notify_waiters();
     }
 
-    /// Captures a line; waits for room if the configuration says so, but not beyond `give_up`.
-    pub(crate) fn push(&self, entry: Entry, give_up: Option<Instant>) {
+    /// Captures a line, which puts an end to what `seal` is of; waits for room if the configuration says so, but not beyond
+    /// `give_up`.
+    pub(crate) fn push(&self, entry: Entry, seal: Option<Seal<'_>>, give_up: Option<Instant>) {
         self.share(&entry);
         let mut state = self.lock();
         loop {
             if state.fits(&entry, &self.config) {
-                return self.accept(&mut state, entry);
+                return self.accept(&mut state, entry, seal);
             }
             state = match state.when_full(&self.config, give_up) {
                 Full::Drop => {
                     state.make_room(&entry, &self.config);
-                    return self.accept(&mut state, entry);
+                    return self.accept(&mut state, entry, seal);
                 }
                 Full::Wait(None) => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Full::Wait(Some(until)) => self.wait_once(state, until),
@@ -113,7 +116,7 @@ impl Shared {
     }
 
     /// [`Shared::push`] that waits without blocking the thread.
-    pub(crate) async fn push_async(&self, entry: Entry, give_up: Option<Instant>) {
+    pub(crate) async fn push_async(&self, entry: Entry, seal: Option<Seal<'_>>, give_up: Option<Instant>) {
         self.share(&entry);
         loop {
             let notified = self.changed_async.notified();
@@ -122,12 +125,12 @@ impl Shared {
             let until = {
                 let mut state = self.lock();
                 if state.fits(&entry, &self.config) {
-                    return self.accept(&mut state, entry);
+                    return self.accept(&mut state, entry, seal);
                 }
                 match state.when_full(&self.config, give_up) {
                     Full::Drop => {
                         state.make_room(&entry, &self.config);
-                        return self.accept(&mut state, entry);
+                        return self.accept(&mut state, entry, seal);
                     }
                     Full::Wait(until) => until,
                 }
@@ -158,8 +161,8 @@ impl Shared {
         }
     }
 
-    fn accept(&self, state: &mut State, entry: Entry) {
-        state.take_in(entry, &self.config);
+    fn accept(&self, state: &mut State, entry: Entry, seal: Option<Seal<'_>>) {
+        state.take_in(entry, seal, &self.config);
         self.account(state);
         let batch = state.queue.unsent_wire_bytes() >= BATCH_BYTES;
         if state.wake_at.is_some_and(|lines| batch || state.queue.unsent_len() >= lines) {

@@ -9,8 +9,21 @@ use flowforge_proto::v1;
 use super::{BatchLimits, Queue};
 use crate::entry::{ENTRY_OVERHEAD_BYTES, Entry, WIRE_OVERHEAD_BYTES, now_unix_nano};
 use crate::item::{Body, Item, Run};
+use crate::spool::Kind;
+use crate::spool::open::OpenLines;
+use crate::spool::recover::{Piece, Scan};
 use crate::spool::ring::Ring;
-use crate::spool::{Kind, Piece};
+
+/// How a producer leaves its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeftAs {
+    /// With its end, and everything is stored.
+    Closed,
+    /// Every line is stored; one may be open.
+    Stored,
+    /// Not everything is stored.
+    Unfinished,
+}
 
 /// The ring, and whether lines go there.
 #[derive(Debug)]
@@ -29,10 +42,10 @@ impl Queue {
     }
 
     /// A queue that goes on with what a dead producer left.
-    pub(crate) fn resume(ring: Ring, first_seq: u64, pieces: &[Piece]) -> Self {
+    pub(crate) fn resume(ring: Ring, first_seq: u64, scan: Scan) -> Self {
         let mut queue = Self { next_seq: first_seq, ..Self::with_spool(ring) };
-        for piece in pieces {
-            match *piece {
+        for piece in scan.pieces {
+            match piece {
                 Piece::Lines(lines) => {
                     queue.lines += lines;
                     queue.unsent_spooled += lines;
@@ -45,7 +58,17 @@ impl Queue {
                 }
             }
         }
+        // Not into the ring: they are in the file as they are, and whoever comes next finds them with these numbers.
+        for line in scan.open {
+            queue.lines += 1;
+            queue.append(Body::Line(line));
+        }
         queue
+    }
+
+    /// Where the streams' open lines are kept; once.
+    pub(crate) fn take_open_lines(&mut self) -> Option<[OpenLines; 3]> {
+        self.spool.as_mut()?.ring.take_open_lines()
     }
 
     /// Whether lines go to the spool.
@@ -330,9 +353,10 @@ impl Queue {
     }
 
     /// Lets go of the file, and deletes it if nothing in it is of use. How many lines stay in it.
-    pub(crate) fn leave_spool(&mut self, is_done: bool) -> Option<(u64, std::path::PathBuf)> {
-        let spool = self.spool.take()?;
-        if is_done {
+    pub(crate) fn leave_spool(&mut self, end: LeftAs) -> Option<(u64, std::path::PathBuf)> {
+        let mut spool = self.spool.take()?;
+        let is_open = spool.ring.shut_open_lines();
+        if end == LeftAs::Closed || end == LeftAs::Stored && !is_open {
             spool.ring.delete();
             return None;
         }

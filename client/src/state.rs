@@ -10,7 +10,9 @@ use crate::assemble::split_at;
 use crate::config::{ClientConfig, Overflow};
 use crate::entry::Entry;
 use crate::queue::Queue;
+use crate::queue::spooled::LeftAs;
 use crate::shared::DEFAULT_MAX_LINE_BYTES;
+use crate::spool::open::Seal;
 use crate::stats::{CloseOutcome, Completeness, End, Stats};
 
 /// Behind the lock.
@@ -118,11 +120,14 @@ impl State {
         while !self.fits(entry, config) && self.queue.drop_oldest() {}
     }
 
-    pub(crate) fn take_in(&mut self, entry: Entry, config: &ClientConfig) {
+    pub(crate) fn take_in(&mut self, entry: Entry, seal: Option<Seal<'_>>, config: &ClientConfig) {
         if self.is_over() {
             self.late_lines += 1;
             self.late_bytes += entry.message.len() as u64;
             return;
+        }
+        if let Some(seal) = seal {
+            seal.put(self.queue.last_seq() + 1);
         }
         if entry.update_id != 0 {
             self.forget_frame(entry.update_id, entry.stream.wire());
@@ -211,11 +216,15 @@ impl State {
     pub(crate) fn leave(&mut self, end: End) {
         let nothing_left = self.queue.is_empty() && self.close.is_none();
         self.spool_problem = self.spool_problem().map(str::to_owned);
-        let is_done = end == End::Closed || nothing_left;
-        if !is_done {
+        let left_as = match end {
+            End::Closed => LeftAs::Closed,
+            _ if nothing_left => LeftAs::Stored,
+            _ => LeftAs::Unfinished,
+        };
+        if left_as == LeftAs::Unfinished {
             self.queue.spool_losses(self.close.as_ref());
         }
-        self.spooled = self.queue.leave_spool(is_done);
+        self.spooled = self.queue.leave_spool(left_as);
         self.connected = false;
         self.end = Some(end);
         self.undelivered = self.queue.lines();

@@ -13,84 +13,128 @@ use crate::config::{ClientConfig, Overflow};
 use crate::entry::{Entry, Stream, now_unix_nano};
 use crate::lane::{Lane, Mark};
 use crate::shared::{DEFAULT_MAX_LINE_BYTES, Shared, raise};
+use crate::spool::open::{OpenLines, Seal};
 
 /// Lanes of one stream with a line open at the same time, beside the first. Past it the oldest line is ended where it is.
 const MAX_LANES: usize = 1024;
+
+/// A line that a lane may go on with.
+struct Unfinished {
+    lane: Mark,
+    assembler: Assembler,
+    /// Where the spool keeps it.
+    place: Option<usize>,
+}
+
+impl Unfinished {
+    fn ends(&mut self, now: Instant, open: &mut Option<OpenLines>, out: &mut Vec<Output>) {
+        self.assembler.finish(now, out);
+        if let Some(open) = open {
+            open.ended(self.place, out.len());
+        }
+    }
+}
 
 /// The writing end of one stream. Its lock is held for a whole write, so that concurrent writes do not mix.
 pub(crate) struct StreamWriter {
     stream: Stream,
     level: u8,
-    assembler: Assembler,
-    /// Whose line is open in `assembler`.
-    lane: Mark,
+    /// Whose line is open there may change when it has ended.
+    first: Unfinished,
     /// Lines that other lanes began while that one was open, oldest first; each goes as soon as its line ends.
-    lanes: Vec<(Mark, Assembler)>,
+    lanes: Vec<Unfinished>,
     ids: Arc<AtomicU64>,
+    /// Where the spool keeps what is open, until the stream is finished.
+    open: Option<OpenLines>,
     /// Reused from write to write.
     out: Vec<Output>,
     finished: bool,
 }
 
 impl StreamWriter {
-    pub(crate) fn new(stream: Stream, config: &ClientConfig, ids: &Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(stream: Stream, config: &ClientConfig, ids: &Arc<AtomicU64>, open: Option<OpenLines>) -> Self {
         let assembler = Assembler::new(config.mode, config.strip_cr, DEFAULT_MAX_LINE_BYTES, Arc::clone(ids));
-        let (lane, lanes, ids) = (Mark::default(), Vec::new(), Arc::clone(ids));
-        Self { stream, level: config.level, assembler, lane, lanes, ids, out: Vec::new(), finished: false }
+        let first = Unfinished { lane: Mark::default(), assembler, place: Some(0) };
+        let (lanes, ids, out) = (Vec::new(), Arc::clone(ids), Vec::new());
+        Self { stream, level: config.level, first, lanes, ids, open, out, finished: false }
     }
 
     /// Feeds the lane's own unfinished line, so that writers that take turns in the middle of a line do not tear it.
     fn feed(&mut self, lane: &Lane, bytes: &[u8], max_line_bytes: usize, mode: Mode, strip_cr: bool) {
         let now = Instant::now();
-        let own = self.lanes.iter().position(|(of, _)| lane.is(of));
-        let is_first = lane.is(&self.lane);
-        if own.is_none() && !is_first && self.assembler.is_open() {
+        let own = self.lanes.iter().position(|line| lane.is(&line.lane));
+        let is_first = lane.is(&self.first.lane);
+        if own.is_none() && !is_first && self.first.assembler.is_open() {
             self.end_dead(now);
         }
-        let free = is_first || !self.assembler.is_open();
-        let Some(mut place) = own.or_else(|| (!free).then_some(self.lanes.len())) else {
+        let free = is_first || !self.first.assembler.is_open();
+        let Some(mut at) = own.or_else(|| (!free).then_some(self.lanes.len())) else {
             if !is_first {
-                self.lane = lane.mark();
+                self.first.lane = lane.mark();
             }
-            self.assembler.set_max_line_bytes(max_line_bytes);
-            return self.assembler.feed(bytes, now, &mut self.out);
+            self.first.assembler.set_max_line_bytes(max_line_bytes);
+            self.first.assembler.feed(bytes, now, &mut self.out);
+            return self.came_out(self.first.place);
         };
-        if place == self.lanes.len() {
-            if place == MAX_LANES {
-                self.lanes.remove(0).1.finish(now, &mut self.out);
-                place -= 1;
+        if at == self.lanes.len() {
+            if at == MAX_LANES {
+                self.lanes.remove(0).ends(now, &mut self.open, &mut self.out);
+                at -= 1;
             }
-            self.lanes.push((lane.mark(), Assembler::new(mode, strip_cr, max_line_bytes, Arc::clone(&self.ids))));
+            let assembler = Assembler::new(mode, strip_cr, max_line_bytes, Arc::clone(&self.ids));
+            let place = self.open.as_mut().and_then(OpenLines::take_place);
+            self.lanes.push(Unfinished { lane: lane.mark(), assembler, place });
         }
-        let assembler = &mut self.lanes[place].1;
-        assembler.feed(bytes, now, &mut self.out);
-        if !assembler.is_open() {
-            self.lanes.remove(place);
+        let line = &mut self.lanes[at];
+        line.assembler.feed(bytes, now, &mut self.out);
+        let place = line.place;
+        self.came_out(place);
+        if !self.lanes[at].assembler.is_open() {
+            self.lanes.remove(at);
+            if let Some(open) = &mut self.open {
+                open.ended(place, self.out.len());
+            }
+        }
+    }
+
+    /// What has come out since the last call is of the line in this place.
+    fn came_out(&mut self, place: Option<usize>) {
+        if let Some(open) = &mut self.open {
+            open.came_out(place, self.out.len());
         }
     }
 
     /// Ends the lines that nobody can go on with.
     fn end_dead(&mut self, now: Instant) {
-        if self.lane.is_dead() && self.assembler.is_open() {
-            self.assembler.finish(now, &mut self.out);
+        let Self { first, lanes, open, out, .. } = self;
+        if first.lane.is_dead() && first.assembler.is_open() {
+            first.assembler.finish(now, out);
+            if let Some(open) = open {
+                open.came_out(first.place, out.len());
+            }
         }
-        let out = &mut self.out;
-        self.lanes.retain_mut(|(lane, assembler)| {
-            let is_dead = lane.is_dead();
+        lanes.retain_mut(|line| {
+            let is_dead = line.lane.is_dead();
             if is_dead {
-                assembler.finish(now, out);
+                line.ends(now, open, out);
             }
             !is_dead
         });
     }
 
     fn is_partial(&self) -> bool {
-        self.assembler.is_partial() || self.lanes.iter().any(|(_, assembler)| assembler.is_partial())
+        self.first.assembler.is_partial() || self.lanes.iter().any(|line| line.assembler.is_partial())
     }
 
-    fn assemblers(&mut self) -> (impl Iterator<Item = &mut Assembler>, &mut Vec<Output>) {
-        let lanes = self.lanes.iter_mut().map(|(_, assembler)| assembler);
-        (std::iter::once(&mut self.assembler).chain(lanes), &mut self.out)
+    /// Once everything that came out is captured: what is open now is what the spool keeps.
+    fn keep_open(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        open.forget_outputs();
+        for line in std::iter::once(&self.first).chain(&self.lanes) {
+            if let Some(place) = line.place {
+                open.keep(place, self.level, line.assembler.open());
+            }
+        }
     }
 
     fn entry(&self, output: Output, time_unix_nano: i64) -> Result<Entry, v1::Frame> {
@@ -121,19 +165,20 @@ impl Shared {
         let mut out = std::mem::take(&mut writer.out);
         self.deliver(writer, &mut out);
         writer.out = out;
+        writer.keep_open();
         if writer.is_partial() && raise(&self.partial) {
             self.wake.notify_one();
         }
     }
 
-    fn deliver(&self, writer: &StreamWriter, out: &mut Vec<Output>) {
+    fn deliver(&self, writer: &mut StreamWriter, out: &mut Vec<Output>) {
         if out.is_empty() {
             return;
         }
         let now = now_unix_nano();
-        for output in out.drain(..) {
+        for (place, output) in out.drain(..).enumerate() {
             match writer.entry(output, now) {
-                Ok(entry) => self.push(entry, None),
+                Ok(entry) => self.push(entry, writer.open.as_mut().and_then(|open| open.seal(place)), None),
                 Err(frame) => self.offer_frame(frame),
             }
         }
@@ -161,19 +206,21 @@ impl Shared {
             if self.config.overflow == Overflow::DropOldest {
                 writer.end_dead(Instant::now());
             }
-            let (assemblers, out) = writer.assemblers();
-            for assembler in assemblers.filter(|assembler| assembler.is_partial()) {
-                assembler.tick(Instant::now(), out);
+            for line in std::iter::once(&mut writer.first).chain(&mut writer.lanes) {
+                if line.assembler.is_partial() {
+                    line.assembler.tick(Instant::now(), &mut writer.out);
+                }
             }
             let mut out = std::mem::take(&mut writer.out);
             self.deliver(writer, &mut out);
             writer.out = out;
+            writer.keep_open();
         }
     }
 
     /// Ends the streams that nobody is writing to; their last lines. False: some are still being written to.
-    pub(crate) fn finish_streams(&self) -> (Vec<Entry>, bool) {
-        let (mut entries, mut all) = (Vec::new(), true);
+    pub(crate) fn finish_streams(&self) -> (Vec<Last>, bool) {
+        let (mut last, mut all) = (Vec::new(), true);
         for stream in &self.streams {
             let guard = match stream.try_lock() {
                 Ok(guard) => Some(guard),
@@ -181,89 +228,45 @@ impl Shared {
                 Err(TryLockError::WouldBlock) => None,
             };
             match guard {
-                Some(guard) => finish_stream(guard, &mut entries),
+                Some(guard) => last.extend(finish_stream(guard)),
                 None => all = false,
             }
         }
-        (entries, all)
+        (last, all)
     }
 }
 
-fn finish_stream(mut guard: MutexGuard<'_, StreamWriter>, entries: &mut Vec<Entry>) {
+/// What a stream held when it ended, to be captured once its lock is free.
+pub(crate) struct Last {
+    entries: std::vec::IntoIter<(usize, Entry)>,
+    open: Option<OpenLines>,
+}
+
+impl Last {
+    /// The next line, and what its capture puts an end to.
+    pub(crate) fn next(&mut self) -> Option<(Entry, Option<Seal<'_>>)> {
+        let (place, entry) = self.entries.next()?;
+        Some((entry, self.open.as_mut().and_then(|open| open.seal(place))))
+    }
+}
+
+/// `None`: it has ended before.
+fn finish_stream(mut guard: MutexGuard<'_, StreamWriter>) -> Option<Last> {
     let writer = &mut *guard;
     if std::mem::replace(&mut writer.finished, true) {
-        return;
+        return None;
     }
     let now = now_unix_nano();
-    let (assemblers, out) = writer.assemblers();
-    for assembler in assemblers {
-        assembler.finish(Instant::now(), out);
+    let StreamWriter { first, lanes, open, out, .. } = writer;
+    for line in std::iter::once(first).chain(lanes) {
+        line.ends(Instant::now(), open, out);
     }
-    let mut out = std::mem::take(&mut writer.out);
-    entries.extend(out.drain(..).filter_map(|output| writer.entry(output, now).ok()));
+    let entries = std::mem::take(out).into_iter().enumerate();
+    let entries = entries.filter_map(|(place, output)| Some((place, writer.entry(output, now).ok()?)));
+    let entries = entries.collect::<Vec<_>>().into_iter();
+    Some(Last { entries, open: writer.open.take() })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn messages(shared: &Shared) -> Vec<Bytes> {
-        let limits = crate::queue::BatchLimits { lines: 10_000, bytes: 1 << 20, entry_bytes: 1 << 20 };
-        let batch = shared.lock().queue.take_batch(limits).unwrap_or_default();
-        batch.entries.into_iter().map(|entry| entry.message).collect()
-    }
-
-    fn shared() -> Shared {
-        Shared::new(ClientConfig::new("http://h", "a"), [1; 16])
-    }
-
-    #[test]
-    fn lanes_do_not_tear_each_others_lines() {
-        let shared = shared();
-        let lanes: Vec<_> = (0..5).map(|_| Lane::new()).collect();
-        for (lane, text) in
-            [(1, "one "), (2, "two "), (3, "three\n"), (1, "1\n"), (4, "four\n"), (2, "2\n"), (1, "tail")]
-        {
-            shared.write(&lanes[lane], Stream::Stdout, text.as_bytes());
-        }
-        assert_eq!(messages(&shared), ["three", "one 1", "four", "two 2"]);
-        let (last, all) = shared.finish_streams();
-        assert!(all && last.len() == 1 && last[0].message == "tail" && last[0].no_newline);
-    }
-
-    #[test]
-    fn what_a_dead_lane_left_open_is_ended_and_its_place_is_free() {
-        let shared = shared();
-        for _ in 0..3 * MAX_LANES {
-            shared.write(&Lane::new(), Stream::Stdout, b".");
-        }
-        let (one, two) = (Lane::new(), Lane::new());
-        for text in ["a", "b", "c\n"] {
-            shared.write(&one, Stream::Stdout, text.as_bytes());
-            shared.write(&two, Stream::Stdout, text.as_bytes());
-        }
-        let found: Vec<_> = messages(&shared).into_iter().filter(|message| message != ".").collect();
-        assert_eq!(found, ["abc", "abc"]);
-        assert_eq!(shared.lock().queue.last_seq() as usize, 3 * MAX_LANES + 2);
-    }
-
-    #[test]
-    fn one_lane_too_many_ends_the_oldest_line_and_mixes_none() {
-        let shared = shared();
-        let lanes: Vec<_> = (0..MAX_LANES + 2).map(|_| Lane::new()).collect();
-        for (number, lane) in lanes.iter().enumerate() {
-            shared.write(lane, Stream::Stdout, format!("{number} ").as_bytes());
-        }
-        assert_eq!(messages(&shared), ["1 "]);
-        shared.write(&lanes[0], Stream::Stdout, b"end\n");
-        assert_eq!(messages(&shared), ["0 end"]);
-    }
-
-    #[test]
-    fn a_tick_ends_what_a_dead_lane_left_open() {
-        let shared = shared();
-        shared.write(&Lane::new(), Stream::Stdout, b"left behind");
-        shared.tick();
-        assert_eq!(messages(&shared), ["left behind"]);
-    }
-}
+#[path = "stream_tests.rs"]
+mod tests;

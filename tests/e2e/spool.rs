@@ -45,6 +45,16 @@ async fn printed(server: &Server, name: &str) -> Result<Vec<String>> {
     Ok(rows.iter().filter(is_output).map(|row| row["message"].as_str().unwrap_or_default().to_owned()).collect())
 }
 
+/// [`printed`], and what had no line end when its producer died.
+async fn lines_and_half(server: &Server, name: &str) -> Result<(Vec<String>, String)> {
+    let mut stored = printed(server, name).await?;
+    let rows = lines(server, name).await?;
+    let halves = rows.iter().filter(|row| row["no_newline"] == true).count();
+    let half = if halves > 0 { stored.pop().unwrap_or_default() } else { String::new() };
+    ensure!(halves <= 1, "{halves} lines without an end");
+    Ok((stored, half))
+}
+
 async fn dropped(server: &Server, name: &str) -> Result<u64> {
     let rows = lines(server, name).await?;
     Ok(rows.iter().filter_map(|row| row["fields"]["dropped"]["lines"].as_u64()).sum())
@@ -154,9 +164,10 @@ async fn killed_in_mid_stream_is_completed_once_also_after_it_was_lost() -> Resu
         wait::until("the files to go", PATIENCE, async || Ok(files(&server)?.is_empty().then_some(()))).await?;
         let echoed = run.echoed()?;
         let whole = echoed.split(|byte| *byte == b'\n').count() - 1;
-        let stored = printed(&server, &name).await?;
+        let (stored, half) = lines_and_half(&server, &name).await?;
         let last: usize = stored.iter().rev().find_map(|line| line.parse().ok()).unwrap_or(0);
         ensure!(stored == numbers(last), "{name}: not a prefix of {last}");
+        ensure!((last + 1).to_string().starts_with(&half), "{name}: {half:?} after {last}");
         // The echo comes first; of one chunk that was echoed, the kill may have come before the capture.
         let missing: usize =
             echoed.split(|byte| *byte == b'\n').take(whole).skip(last).map(|line| line.len() + 1).sum();
@@ -164,6 +175,33 @@ async fn killed_in_mid_stream_is_completed_once_also_after_it_was_lost() -> Resu
         ensure!(dropped(&server, &name).await? == 0);
         status(&server, &name, "lost").await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_has_no_line_end_yet_survives_its_supervisor_once() -> Result<()> {
+    let mut server = Server::prepare(short_lease())?;
+    let script = "printf 'begin\\nhalf'; printf 'another half' >&2; sleep 1000";
+    let mut run = Run::start(&server, "half", &[], script)?;
+    wait::until("both halves in the file", PATIENCE, async || {
+        let Some(file) = files(&server)?.pop() else { return Ok(None) };
+        let bytes = std::fs::read(&file)?;
+        let has = |text: &[u8]| bytes.windows(text.len()).any(|found| found == text);
+        Ok((has(b"begin") && has(b"half") && has(b"another half")).then_some(()))
+    })
+    .await?;
+    run.kill9().await?;
+    server.restart().await?;
+    let pushed = push(&server).await?;
+    ensure!(pushed.status.success() && err(&pushed).contains("half: 3 lines stored"), "{}", err(&pushed));
+    let rows = lines(&server, "half").await?;
+    let outline =
+        |row: &serde_json::Value| format!("{} {} {}", row["stream"], row["message"], row["no_newline"] == true);
+    let mut found: Vec<_> = rows.iter().filter(|row| row["stream"] != "system").map(outline).collect();
+    found.sort();
+    let wanted = [r#""stderr" "another half" true"#, r#""stdout" "begin" false"#, r#""stdout" "half" true"#];
+    ensure!(found == wanted, "{found:?}");
+    ensure!(files(&server)?.is_empty(), "{:?}", files(&server)?);
     Ok(())
 }
 

@@ -102,14 +102,19 @@ impl DeadSpool {
         let mut head = Vec::new();
         (&file).take(HEAD_BYTES).read_to_end(&mut head)?;
         let (meta, layout, state) = recover::read_head(&head)?;
-        if file.metadata()?.len() < layout.file_bytes() as u64 {
+        let length = file.metadata()?.len();
+        if length < layout.file_bytes() as u64 {
             // Cut off: what is missing reads as zeros, which are no records.
             if layout.file_bytes() as u64 > sys::size_limit() {
                 return Err(io::Error::other("it was cut off, and the limit of file sizes is too small").into());
             }
             file.set_len(layout.file_bytes() as u64)?;
         }
-        let scan = recover::scan(&map::read_only(&file, layout.file_bytes())?, layout, &state);
+        let mut scan = recover::scan(&map::read_only(&file, layout.file_bytes())?, layout, &state);
+        if length < layout.ring_at as u64 {
+            // Nobody can say which lines were open.
+            scan.damage.get_or_insert(Damage::Unknown);
+        }
         Ok(Some(Found::Dead(Box::new(Self { path: path.to_owned(), file, meta, layout, state, scan }))))
     }
 
@@ -135,12 +140,12 @@ impl DeadSpool {
 
     /// Everything is stored, and nothing is to be said about the end.
     pub(crate) fn is_empty(&self) -> bool {
-        self.scan.pieces.is_empty() && self.scan.close.is_none()
+        self.scan.pieces.is_empty() && self.scan.open.is_empty() && self.scan.close.is_none()
     }
 
     /// Its producer has captured nothing at all.
     pub(crate) fn is_unused(&self) -> bool {
-        self.scan.next_seq == 1
+        self.scan.next_seq == 1 && self.scan.open.is_empty()
     }
 
     pub(crate) fn close(&self) -> Option<v1::Close> {

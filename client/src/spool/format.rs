@@ -5,6 +5,7 @@
 //! 64     state, twice: which lines are stored, where the ring's first record is; the newer valid one counts
 //! 192    the next sequence number: what was captured, whether or not it can be read
 //! 256    told once: the Hello (protobuf), the server's address
+//! open   lines that have not ended, see `open`; files of version 1 have none
 //! ring   records: checksum 4, kind 1 and length 3, sequence number 8, payload, padding to 8
 //! ```
 //!
@@ -15,8 +16,12 @@
 use flowforge_proto::v1;
 use prost::Message as _;
 
+use super::open;
+
 /// Of files of this layout.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
+/// Of those without open lines, which are still read.
+const WITHOUT_OPEN: u32 = 1;
 const MAGIC: [u8; 8] = *b"FFSPOOL\0";
 const PAGE: usize = 4096;
 const STATE_AT: [usize; 2] = [64, 128];
@@ -59,6 +64,8 @@ pub(crate) struct Layout {
     pub(crate) ring_at: usize,
     /// How large the ring may become.
     pub(crate) max_capacity: usize,
+    /// Open lines are before the ring.
+    pub(crate) has_open: bool,
 }
 
 /// What changes: written as a whole, in turns to two places, so that one of them is always whole.
@@ -84,7 +91,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
@@ -92,7 +99,12 @@ impl Layout {
     /// The layout of a new file.
     pub(crate) fn new(meta: &Meta, max_capacity: usize) -> Self {
         let bytes = META_AT + 8 + meta.hello.encoded_len() + meta.server.len();
-        Self { ring_at: bytes.next_multiple_of(PAGE), max_capacity }
+        Self { ring_at: bytes.next_multiple_of(PAGE) + open::BYTES, max_capacity, has_open: true }
+    }
+
+    /// Where the open lines begin.
+    pub(crate) fn open_at(self) -> Option<usize> {
+        if self.has_open { self.ring_at.checked_sub(open::BYTES) } else { None }
     }
 
     /// How long the file is.
@@ -109,7 +121,8 @@ pub(crate) fn write_meta(file: &mut [u8], meta: &Meta, layout: Layout) {
     told.extend_from_slice(&hello);
     told.extend_from_slice(meta.server.as_bytes());
     file[0..8].copy_from_slice(&MAGIC);
-    file[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    let version = if layout.has_open { VERSION } else { WITHOUT_OPEN };
+    file[8..12].copy_from_slice(&version.to_le_bytes());
     file[12..16].copy_from_slice(&(layout.ring_at as u32).to_le_bytes());
     file[16..24].copy_from_slice(&(layout.max_capacity as u64).to_le_bytes());
     file[24..28].copy_from_slice(&(told.len() as u32).to_le_bytes());
@@ -139,11 +152,15 @@ pub(crate) fn read_meta(bytes: &[u8]) -> Result<(Meta, Layout), FormatError> {
     let hello = told.get(4..).and_then(|rest| rest.get(..hello_bytes)).ok_or(FormatError::Header)?;
     let hello = v1::Hello::decode(hello).map_err(|_| FormatError::Header)?;
     let server = std::str::from_utf8(&told[4 + hello_bytes..]).map_err(|_| FormatError::Header)?.to_owned();
-    let sane = ring_at >= META_AT + told_bytes && ring_at <= 2 * MAX_META_BYTES && max_capacity <= MAX_CAPACITY as u64;
+    let has_open = version > WITHOUT_OPEN;
+    let open_bytes = if has_open { open::BYTES } else { 0 };
+    let sane = ring_at >= META_AT + told_bytes + open_bytes
+        && ring_at <= 2 * MAX_META_BYTES
+        && max_capacity <= MAX_CAPACITY as u64;
     if !sane || !ring_at.is_multiple_of(8) || !max_capacity.is_multiple_of(8) || hello.producer.len() != 16 {
         return Err(FormatError::Header);
     }
-    Ok((Meta { hello, server }, Layout { ring_at, max_capacity: max_capacity as usize }))
+    Ok((Meta { hello, server }, Layout { ring_at, max_capacity: max_capacity as usize, has_open }))
 }
 
 /// No ring is larger.

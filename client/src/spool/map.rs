@@ -3,18 +3,23 @@
 //! Why a mapping: a store into it costs what a store costs, and the kernel keeps the page when the process dies, however it
 //! dies. Only the machine's own death can take it.
 
-#![allow(unsafe_code, reason = "mapping a file, and asking the kernel to wipe a page in children, have no safe form")]
+#![allow(
+    unsafe_code,
+    reason = "mapping a file, storing a number in one piece, and wiping a page in children have no safe form"
+)]
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
-/// A shared mapping of the beginning of a file, which knows whether this process made it.
+/// A shared mapping of a part of a file, which knows whether this process made it.
 #[derive(Debug)]
 pub(crate) struct Map {
     map: MmapMut,
-    owner: Owner,
+    owner: Arc<Owner>,
 }
 
 impl Map {
@@ -24,7 +29,14 @@ impl Map {
         // cuts it: it lies in a directory of this user alone, a live producer's file is locked, and whoever takes over a
         // dead producer's file locks it first. Every page that is written to was allocated before (`sys::allocate`).
         let map = unsafe { MmapOptions::new().len(bytes).map_mut(file)? };
-        Ok(Self { map, owner: Owner::this_process() })
+        Ok(Self { map, owner: Arc::new(Owner::this_process()) })
+    }
+
+    /// Maps a part of the same file once more, for a writer of its own; the file must be at least so long.
+    pub(crate) fn part(&self, file: &File, from: usize, bytes: usize) -> io::Result<Self> {
+        // SAFETY: as in `Map::new`; and of the two mappings only this one is used for this part while its producer lives.
+        let map = unsafe { MmapOptions::new().offset(from as u64).len(bytes).map_mut(file)? };
+        Ok(Self { map, owner: Arc::clone(&self.owner) })
     }
 
     /// The bytes, to read.
@@ -35,6 +47,28 @@ impl Map {
     /// The bytes, to write; `None` in a child of the process that made the mapping: they are its parent's.
     pub(crate) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
         self.owner.is_this_process().then_some(&mut self.map)
+    }
+
+    /// Writes a number to a multiple of eight, in one store: whenever the process dies, the old one or the new one is there.
+    /// All before it is stored before it, and all after it after it. False: in a child.
+    #[expect(clippy::cast_ptr_alignment, reason = "looked at before it is used")]
+    pub(crate) fn store(&mut self, at: usize, number: u64) -> bool {
+        let Some(place) = self.bytes_mut().and_then(|bytes| bytes.get_mut(at..at + 8)) else { return false };
+        let place = place.as_mut_ptr().cast::<u64>();
+        if !place.is_aligned() {
+            return false;
+        }
+        // The kernel sees the stores of a killed process in their order; the compiler has to keep it.
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: eight bytes of a slice that is ours alone, and aligned.
+        unsafe { AtomicU64::from_ptr(place) }.store(number.to_le(), Ordering::Release);
+        compiler_fence(Ordering::SeqCst);
+        true
+    }
+
+    /// Who made the mapping, for what has to know it without the mapping.
+    pub(crate) fn owner(&self) -> Arc<Owner> {
+        Arc::clone(&self.owner)
     }
 
     /// Whether this process made the mapping.
@@ -52,7 +86,7 @@ pub(crate) fn read_only(file: &File, bytes: usize) -> io::Result<Mmap> {
 /// Tells a process from its children for the price of a load: a page that the kernel wipes in every child. A process id
 /// would cost a syscall for each line.
 #[derive(Debug)]
-struct Owner {
+pub(crate) struct Owner {
     page: Option<MmapMut>,
     pid: u32,
 }
@@ -62,7 +96,7 @@ impl Owner {
         Self { page: wiped_in_children(), pid: std::process::id() }
     }
 
-    fn is_this_process(&self) -> bool {
+    pub(crate) fn is_this_process(&self) -> bool {
         match &self.page {
             Some(page) => page[0] == 1,
             None => std::process::id() == self.pid,

@@ -1,6 +1,7 @@
 //! The spool: what a producer has captured and the server has not stored survives the producer's death.
 //!
-//! Each producer has one file: a ring of records in a shared mapping, written on the capturing thread before a push returns.
+//! Each producer has one file: a ring of records in a shared mapping, written on the capturing thread before a push returns,
+//! and before it the text of lines that have not ended.
 //! The kernel keeps it whatever becomes of the process: SIGKILL, `_exit`, a segmentation fault. It does not survive the
 //! machine's own death: nothing is fsynced. A file whose owner is gone is uploaded later with the owner's id, so that the
 //! server leaves out what it has.
@@ -8,15 +9,18 @@
 //! - `map`: the mapping; a child of `fork` cannot write to its parent's.
 //! - `sys`: disk space and locks. `dir`: names.
 //! - `format`: the bytes. `ring`: writing, reading back, giving way. `recover`: what a dead producer left.
+//! - `open`: what is printed and has not become a line yet.
 //! - `dead`: taking over a file. `upload`: sending it.
 
 mod dead;
+pub(crate) mod death;
 mod dir;
 mod format;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod map;
-mod recover;
+pub(crate) mod open;
+pub(crate) mod recover;
 pub(crate) mod ring;
 mod sys;
 mod upload;
@@ -29,7 +33,6 @@ pub use format::FormatError;
 pub(crate) use format::Kind;
 pub(crate) use format::Meta;
 pub use recover::Damage;
-pub(crate) use recover::Piece;
 pub use upload::{Observer, Summary, Upload, Uploaded, upload, upload_all, upload_in_background};
 
 /// How large a producer's file may become.

@@ -4,6 +4,8 @@ use flowforge_proto::v1;
 use prost::Message as _;
 
 use super::format::{self, FormatError, Kind, Layout, MAX_SEQ, Meta, Outline, RECORD_HEADER, State};
+use super::open;
+use crate::entry::Entry;
 
 /// Numbers in a row of one sort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub enum Damage {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Scan {
     pub(crate) pieces: Vec<Piece>,
+    /// Lines that had not ended, which come last.
+    pub(crate) open: Vec<Entry>,
     /// Behind the last good record.
     pub(crate) tail: usize,
     pub(crate) wrapped: bool,
@@ -38,7 +42,7 @@ pub(crate) struct Scan {
     pub(crate) lines: u64,
     /// Their message bytes.
     pub(crate) bytes: u64,
-    /// When the last of them was captured; 0: there is none.
+    /// When the last of them was captured, or begun if it is open; 0: there is none.
     pub(crate) last_time: i64,
 }
 
@@ -68,6 +72,7 @@ pub(crate) fn scan(file: &[u8], layout: Layout, state: &State) -> Scan {
     if let Some(Damage::Lines(lines)) = found.damage {
         found.pieces.push(Piece::Run { lines, bytes: 0, time_unix_nano: found.last_time });
     }
+    found.take_open(file, layout);
     found
 }
 
@@ -86,6 +91,24 @@ fn next(ring: &[u8], state: &State, found: &Scan) -> Option<Outline> {
 }
 
 impl Scan {
+    /// Its Close says that the producer has ended its streams.
+    fn take_open(&mut self, file: &[u8], layout: Layout) {
+        if self.close.is_some() {
+            return;
+        }
+        let lost = if let Some(Damage::Lines(lines)) = self.damage { lines } else { 0 };
+        let next_seq = self.next_seq + lost;
+        let (open, is_damaged) = open::read(file, layout, next_seq);
+        if is_damaged {
+            self.damage.get_or_insert(Damage::Unknown);
+        }
+        self.open = open;
+        self.open.truncate(MAX_SEQ.saturating_sub(next_seq) as usize);
+        self.lines += self.open.len() as u64;
+        self.bytes += self.open.iter().map(|line| line.message.len() as u64).sum::<u64>();
+        self.last_time = self.open.iter().map(|line| line.time_unix_nano).fold(self.last_time, i64::max);
+    }
+
     fn take(&mut self, ring: &[u8], record: Outline) -> bool {
         let taken = match record.kind {
             Kind::Line => self.take_line(record.payload(ring)),

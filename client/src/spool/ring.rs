@@ -15,21 +15,20 @@ use std::sync::atomic::{Ordering, compiler_fence};
 use flowforge_proto::v1;
 use prost::Message as _;
 
-use super::format::{self, Kind, Layout, Meta, Outline, RECORD_HEADER, State, record_bytes};
+use super::format::{self, Kind, Layout, Outline, RECORD_HEADER, State, record_bytes};
 use super::map::Map;
+use super::open::{Area, OpenLines};
 use super::recover::Scan;
-use super::{dir, sys};
+use super::{death, dir, sys};
 
-/// The first step; each is four times the one before.
-const FIRST_CAPACITY: usize = 256 << 10;
 /// Kept free for the records at the end: what else was lost, and how the producer ended.
 const LAST_BYTES: usize = 160;
-/// A ring of less is no use.
-const MIN_CAPACITY: usize = 4096;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Ring {
+    /// Goes before the locks do.
+    open: Area,
     map: Map,
     /// Holds the locks.
     file: File,
@@ -57,49 +56,12 @@ pub(crate) struct DroppedHead {
 }
 
 impl Ring {
-    /// Makes the file. It gets its name only when it is whole and locked, so that no uploader sees it before.
-    pub(crate) fn create(folder: &Path, meta: &Meta, max_bytes: u64) -> io::Result<Self> {
-        sys::make_dir(folder)?;
-        let max_capacity = max_bytes.min(format::MAX_CAPACITY as u64) as usize / 8 * 8;
-        let mut layout = Layout::new(meta, max_capacity);
-        let most = (sys::size_limit().saturating_sub(layout.ring_at as u64)).min(max_capacity as u64);
-        layout.max_capacity = most as usize / 8 * 8;
-        if layout.max_capacity < MIN_CAPACITY {
-            return Err(io::Error::other("there is no room for it"));
-        }
-        let path = folder.join(dir::file_name(&meta.hello));
-        let hidden = path.with_extension(dir::NEW);
-        let file = sys::create(&hidden)?;
-        let made = Self::fill(file, path, meta, layout).and_then(|ring| {
-            std::fs::rename(&hidden, &ring.path)?;
-            Ok(ring)
-        });
-        if made.is_err() {
-            let _ = std::fs::remove_file(&hidden);
-        }
-        made
-    }
-
-    fn fill(file: File, path: PathBuf, meta: &Meta, layout: Layout) -> io::Result<Self> {
-        sys::lock_as_owner(&file)?;
-        file.set_len(layout.file_bytes() as u64)?;
-        let capacity = FIRST_CAPACITY.min(layout.max_capacity);
-        sys::allocate(&file, 0, (layout.ring_at + capacity) as u64)?;
-        let mut map = Map::new(&file, layout.file_bytes())?;
-        let state = State { head_seq: 1, capacity: capacity as u64, ..State::default() };
-        let bytes = map.bytes_mut().ok_or_else(|| io::Error::other("the process has forked"))?;
-        format::write_meta(bytes, meta, layout);
-        format::write_state(bytes, &state);
-        format::write_next_seq(bytes, 1);
-        let (tail, wrapped, next_seq, cursor) = (0, false, 1, (1, 0));
-        Ok(Self { map, file, path, layout, state, tail, wrapped, next_seq, cursor, closed: false, limited: None })
-    }
-
     /// Goes on with a dead producer's file, whose lock the caller has.
     pub(crate) fn resume(file: File, path: PathBuf, layout: Layout, state: State, scan: &Scan) -> io::Result<Self> {
         let map = Map::new(&file, layout.file_bytes())?;
         let cursor = (state.head_seq, state.head as usize);
         Ok(Self {
+            open: Area::default(),
             map,
             file,
             path,
@@ -112,6 +74,16 @@ impl Ring {
             closed: true,
             limited: None,
         })
+    }
+
+    /// The writing ends of the streams' open lines; once, and only for the producer itself.
+    pub(crate) fn take_open_lines(&mut self) -> Option<[OpenLines; 3]> {
+        self.open.take_writers()
+    }
+
+    /// Ends the writing of open lines; whether one of them stays.
+    pub(crate) fn shut_open_lines(&mut self) -> bool {
+        self.open.shut(self.map.bytes(), self.layout, self.next_seq)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -218,12 +190,14 @@ impl Ring {
         };
         // Before the mark, so that the mark never leads to what is not there yet.
         format::write_record(ring, at, kind, seq, payload_bytes, fill);
+        death::may_come();
         if goes_round && capacity - tail >= RECORD_HEADER {
             format::write_record(ring, tail, Kind::Wrap, seq, 0, |_| {});
         }
         // The kernel sees the stores of a killed process in their order; the compiler has to keep it.
         compiler_fence(Ordering::SeqCst);
         format::write_next_seq(file, seq + lines);
+        death::may_come();
         self.next_seq = seq + lines;
         self.tail = at + record_bytes(payload_bytes);
         self.wrapped |= goes_round;
@@ -394,6 +368,9 @@ impl Ring {
         }
     }
 }
+
+#[path = "create.rs"]
+mod create;
 
 #[cfg(test)]
 #[path = "ring_tests.rs"]

@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::super::Meta;
 use super::super::recover::{Damage, Piece, read_head, scan};
 use super::*;
 
@@ -210,7 +211,7 @@ proptest! {
     #[test]
     fn a_hostile_file_is_harmless(mut bytes in proptest::collection::vec(any::<u8>(), 0..9000), signed in any::<bool>()) {
         if signed && bytes.len() > 4096 + 64 {
-            let layout = Layout { ring_at: 4096, max_capacity: (bytes.len() - 4096) / 8 * 8 };
+            let layout = Layout { ring_at: 4096, max_capacity: (bytes.len() - 4096) / 8 * 8, has_open: false };
             format::write_meta(&mut bytes, &meta(1), layout);
             let capacity = layout.max_capacity as u64;
             let state = State { generation: 2, head_seq: 1, capacity, ..State::default() };
@@ -252,9 +253,9 @@ fn a_newer_version_is_told_apart() {
     let dir = TempDir::new().unwrap();
     let ring = ring(&dir, 8192);
     let mut bytes = std::fs::read(ring.path()).unwrap();
-    bytes[8] = 2;
+    bytes[8] = 3;
     let error = read_head(&bytes).unwrap_err();
-    assert_eq!(error.to_string(), "written by a newer version (format 2; this program reads 1)");
+    assert_eq!(error.to_string(), "written by a newer version (format 3; this program reads 2)");
     assert_eq!(read_head(b"hello").unwrap_err(), super::super::FormatError::NotASpool);
 }
 

@@ -4,28 +4,36 @@ use flowforge_proto::v1;
 use prost::Message as _;
 
 use super::super::format::{self, Kind, Layout, MAX_CAPACITY, RECORD_HEADER, State, record_bytes};
+use super::super::open::{self, FIXED, LANES, STREAM_BYTES, VERSION_HEADER};
 use super::{Input, meta, upload};
 
-const RING_AT: usize = 4096;
+const META_BYTES: usize = 4096;
 
 /// Header, state and records say whatever the input says.
 pub(super) fn run(mut input: Input<'_>) {
     let ring_bytes = input.short() % 8192;
-    let mut file = vec![0; RING_AT + ring_bytes];
-    let max_capacity = match input.byte() {
-        0..=200 => ring_bytes / 8 * 8,
-        201..=250 => input.short() * 8,
-        _ => MAX_CAPACITY,
+    let (max_capacity, has_open) = match input.byte() {
+        0..=200 => (ring_bytes / 8 * 8, false),
+        201..=225 => (input.short() * 8, false),
+        226..=250 => (ring_bytes / 8 * 8, true),
+        _ => (MAX_CAPACITY, false),
     };
-    let layout = Layout { ring_at: RING_AT, max_capacity };
+    let ring_at = META_BYTES + if has_open { open::BYTES } else { 0 };
+    let mut file = vec![0; ring_at + ring_bytes];
+    let layout = Layout { ring_at, max_capacity, has_open };
     format::write_meta(&mut file, &meta(), layout);
     for generation in 1..=u64::from(1 + input.byte() % 2) {
         format::write_state(&mut file, &state(&mut input, generation, layout));
     }
     format::write_next_seq(&mut file, input.number());
+    if let Some(open_at) = layout.open_at() {
+        for _ in 0..input.byte() % 8 {
+            put_open(&mut file[open_at..ring_at], &mut input);
+        }
+    }
     let (mut at, mut seq) = (0, input.number());
     while !input.is_empty() {
-        (at, seq) = put(&mut file[RING_AT..], &mut input, at, seq);
+        (at, seq) = put(&mut file[ring_at..], &mut input, at, seq);
     }
     drop(upload(&file));
 }
@@ -43,6 +51,22 @@ fn state(input: &mut Input<'_>, generation: u64, layout: Layout) -> State {
         dropped_bytes: input.number(),
         dropped_time: input.number().cast_signed(),
     }
+}
+
+/// An open line, whatever it says of itself.
+fn put_open(area: &mut [u8], input: &mut Input<'_>) {
+    let (stream, place, version) = (input.byte() % 3, usize::from(input.byte()) % LANES, usize::from(input.byte() % 2));
+    let area = &mut area[usize::from(stream) * STREAM_BYTES..];
+    let sealed = input.number();
+    let bytes = usize::from(input.byte());
+    let text = input.take(bytes).to_vec();
+    let at = open::version_at(place, version);
+    area[at..at + 8].copy_from_slice(&sealed.to_le_bytes());
+    area[at + VERSION_HEADER..at + VERSION_HEADER + text.len()].copy_from_slice(&text);
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&area[at..][FIXED]), &text);
+    let kept = if input.byte() < 200 { text.len() } else { input.number() as usize & 0x7FFF_FFFF };
+    let counts = open::counting(sum, version, kept);
+    area[open::place_at(place)..][..8].copy_from_slice(&counts.to_le_bytes());
 }
 
 /// A record here or anywhere; returns where the next one would be, and its number.

@@ -86,20 +86,20 @@ impl Drop for Scratch {
     }
 }
 
-fn meta() -> Meta {
+pub(crate) fn meta() -> Meta {
     let hello = v1::Hello { task_id: "t".to_owned(), producer: vec![7; 16].into(), ..v1::Hello::default() };
     Meta { hello, server: "http://h:1".to_owned() }
 }
 
 /// What an uploader got out of a file.
-struct Uploaded {
-    contents: Contents,
+pub(crate) struct Uploaded {
+    pub(crate) contents: Contents,
     /// Each entry with its first number.
-    entries: Vec<(u64, v1::LogEntry)>,
+    pub(crate) entries: Vec<(u64, v1::LogEntry)>,
 }
 
 /// Uploads these bytes as a dead producer's file, to a server that takes everything. `None`: it is not read.
-fn upload(file: &[u8]) -> Option<Uploaded> {
+pub(crate) fn upload(file: &[u8]) -> Option<Uploaded> {
     let scratch = Scratch::new();
     std::fs::write(scratch.path().join("dead.spool"), file).expect("a file in our directory");
     let found = find(scratch.path()).expect("our directory").next()?;
@@ -108,7 +108,7 @@ fn upload(file: &[u8]) -> Option<Uploaded> {
     let resumed = dead.resume().expect("a file that is claimed");
     let most = file.len() / RECORD_HEADER + 2; // What was dropped before the first record, and after the last.
     assert!(resumed.scan.pieces.len() <= most, "{} pieces of {} bytes", resumed.scan.pieces.len(), file.len());
-    let queue = Queue::resume(resumed.ring, resumed.first_seq, &resumed.scan.pieces);
+    let queue = Queue::resume(resumed.ring, resumed.first_seq, resumed.scan);
     let entries = send_all(queue);
     let lines = entries.iter().filter(|(_, entry)| entry.dropped.is_none()).count() as u64;
     assert_eq!(lines, contents.lines, "what was found is what can be sent");

@@ -23,6 +23,14 @@ fn writes_the_spool_seeds() {
     let wrapped = [&[2, 0, 0, 30][..], &[70; 30], &[0, 0, 0]].concat();
     let changed = [&[2, 0, 0, 6][..], &[20; 6], &[1, 2, 100, 0, 90, 1, 10, 0, 200, 7, 0]].concat();
     let cut = [&[2, 0, 0, 6][..], &[20; 6], &[1, 0, 255, 16, 120]].concat();
+    // Three open lines: one grows, one is captured, one is replaced.
+    let open =
+        vec![2, 0, 0, 8, 9, 242, 0, 0, 5, 242, 0, 0, 5, 243, 1, 1, 7, 244, 1, 1, 243, 1, 1, 3, 243, 2, 0, 4, 9, 1, 0];
+    let forged_open = vec![
+        1, 8, 0, 230, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 1, 0, 2, b'h', b'i', 0, 1, 3, 1, 1, 2, b'h', b'o', 250, 3, 1, 0,
+        0,
+    ];
+    let harmed_open = [&open[..29], &[1, 1, 2, 100, 1, 0, 30, 4, 0]].concat();
     let seeds = [
         ("file", file),
         ("forged", forged),
@@ -31,6 +39,9 @@ fn writes_the_spool_seeds() {
         ("wrapped", wrapped),
         ("changed", changed),
         ("cut", cut),
+        ("open", open),
+        ("forged_open", forged_open),
+        ("harmed_open", harmed_open),
     ];
     replay::write_seeds("spool", &seeds);
 }
