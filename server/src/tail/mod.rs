@@ -198,7 +198,7 @@ impl TailSession {
                     yield control(&Control::Live);
                     return;
                 }
-                if let Some(event) = self.follow_epoch(&position) {
+                if let Some(event) = self.follow_epoch(&position).await? {
                     yield event;
                 }
                 let scan = tokio::select! {

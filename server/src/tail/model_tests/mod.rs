@@ -3,7 +3,6 @@
 
 mod relay;
 mod site;
-mod store;
 mod viewer;
 
 use std::future::poll_fn;
@@ -67,7 +66,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 fn begin() -> impl Strategy<Value = Begin> {
-    prop_oneof![Just(Begin::From(1)), (0..9u64).prop_map(Begin::Last), (2..9u64).prop_map(Begin::From),]
+    prop_oneof![Just(Begin::From(1)), (0..9u64).prop_map(Begin::Last), (2..40u64).prop_map(Begin::From),]
 }
 
 /// A filter, and what it means.
@@ -157,4 +156,13 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(play(&ops, &readers));
     }
+}
+
+/// What it waits for is beyond the end, also of the epoch after a crash.
+#[test]
+fn a_reader_is_shown_nothing_before_the_line_that_it_waits_for() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let look = Op::Step { viewer: 0, times: 11 };
+    let ops = [Op::Append(5), look.clone(), Op::Crash { cuts: false }, Op::Append(3), look];
+    runtime.block_on(play(&ops, &[(Begin::From(8), 0)]));
 }
