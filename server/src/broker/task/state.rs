@@ -53,8 +53,10 @@ enum Lease {
 pub(in crate::broker) struct Opened {
     pub(in crate::broker) welcome: Welcome,
     pub(in crate::broker) progress: watch::Receiver<Progress>,
-    /// The end row of a superseded attempt; the gap row, if lines are missing for good.
+    /// The end row of a superseded attempt.
     pub(in crate::broker) rows: Vec<LogRecord>,
+    /// Lines are missing for good: to be appended as the producer's next, once the store has the record.
+    pub(in crate::broker) gap: Option<NewLine>,
 }
 
 impl TaskState {
@@ -96,7 +98,7 @@ impl TaskState {
         max_producers: usize,
         now_ms: i64,
     ) -> Result<Opened, BrokerError> {
-        let mut rows = self.join(hello, max_producers, now_ms)?;
+        let rows = self.join(hello, max_producers, now_ms)?;
         let producer = self
             .producers
             .entry(hello.producer)
@@ -108,14 +110,11 @@ impl TaskState {
         let receiver = producer.progress.subscribe();
 
         let expected = progress.queued_seq + 1;
-        if hello.first_unacked_seq > expected {
-            let missing = rows::gap(now_ms, expected, hello.first_unacked_seq - 1);
-            rows.extend(self.append(hello.producer, progress.generation, expected, vec![missing], now_ms)?);
-        }
-        let queued_seq = receiver.borrow().queued_seq;
-        let epoch = self.position().epoch().epoch;
-        let welcome = Welcome { epoch, generation: progress.generation, queued_seq, stored_seq: progress.stored_seq };
-        Ok(Opened { welcome, progress: receiver, rows })
+        let gap =
+            (hello.first_unacked_seq > expected).then(|| rows::gap(now_ms, expected, hello.first_unacked_seq - 1));
+        let Progress { generation, queued_seq, stored_seq } = progress;
+        let welcome = Welcome { epoch: self.position().epoch().epoch, generation, queued_seq, stored_seq };
+        Ok(Opened { welcome, progress: receiver, rows, gap })
     }
 
     /// Puts the producer into the record, beginning an attempt or reopening the task where that is due. Returns the end row
@@ -174,22 +173,32 @@ impl TaskState {
         open.into_iter().filter_map(|id| self.finish(id, record::LOST, now_ms)).collect()
     }
 
-    /// Lines up to `last_seq` are about to come. An ended task is running again then, and if the memory is lost after somebody
-    /// saw them, a new epoch must begin: so the record has to be stored in the version returned, if any, before they are taken.
+    /// These lines are about to come. An ended task is running again then. Returns the version of the record that has to be
+    /// stored before they are taken, if any.
     pub(in crate::broker) fn reopen_for(
         &mut self,
         id: ProducerId,
         generation: u64,
-        last_seq: u64,
+        first_seq: u64,
+        lines: &[NewLine],
         now_ms: i64,
     ) -> Result<Option<u64>, BrokerError> {
-        let progress = self.check_fence(id, generation)?;
+        let queued_seq = self.check_fence(id, generation)?.queued_seq;
         let has_ended = self.record.as_ref().is_some_and(|record| record.status != TaskStatus::Running);
-        if has_ended && last_seq > progress.queued_seq {
-            self.note_lines(id, 0, now_ms);
-            self.reopened_version = self.version();
+        if has_ended && first_seq <= queued_seq + 1 {
+            let last_seq = lines.iter().map(NewLine::seq_count).fold(first_seq - 1, u64::saturating_add);
+            if last_seq > queued_seq {
+                self.note_lines(id, 0, now_ms);
+                self.reopened_version = self.version();
+            }
         }
-        Ok((self.reopened_version > self.persisted_version).then_some(self.reopened_version))
+        Ok(self.unstored_comeback())
+    }
+
+    /// The version in which the ended task was taken up again, as long as the store does not have it. Nothing may come after
+    /// the end until it does: if the memory is lost after somebody saw that, a new epoch must begin.
+    pub(in crate::broker) fn unstored_comeback(&self) -> Option<u64> {
+        (self.reopened_version > self.persisted_version).then_some(self.reopened_version)
     }
 
     /// Gives offsets to the lines that are not here yet. `first_seq` is the number of the first line.
@@ -286,6 +295,9 @@ impl TaskState {
 
     /// Ends every open producer whose lease ran out. Returns the end row if none is left.
     pub(in crate::broker) fn expire(&mut self, now: Instant, now_ms: i64) -> Option<LogRecord> {
+        if self.unstored_comeback().is_some() {
+            return None; // Its next end waits for that as well.
+        }
         let record = self.record.as_ref()?;
         let lost: Vec<ProducerId> = record
             .producers
