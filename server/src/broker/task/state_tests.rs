@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use flowforge_storage::{Stream, TaskKey};
+use flowforge_storage::{Claim, Outcome, Stream, TaskKey};
 
 use super::*;
-use crate::broker::DroppedRun;
+use crate::broker::{DroppedRun, Ending, ProducerHello};
 
 fn hello(producer: u8, first_unacked_seq: u64) -> ProducerHello {
     ProducerHello {
