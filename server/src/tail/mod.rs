@@ -206,6 +206,14 @@ impl TailSession {
                     scan = self.scan(&position) => scan,
                 };
                 let scan = scan?;
+                // The memory was lost since the position was read. What that voids is said first: these lines' ids would say that
+                // the reader knows.
+                if scan.epoch() > self.epoch {
+                    if self.wait(Instant::now() + LOOK_AGAIN).await.is_break() {
+                        return;
+                    }
+                    continue;
+                }
                 if !matches!(scan, Scan::Missing { .. }) {
                     missing_since = None;
                 }

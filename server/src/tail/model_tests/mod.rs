@@ -148,6 +148,8 @@ async fn catch_up(viewer: &mut Viewer, end: u64) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
     #[test]
     fn a_reader_holds_what_is_true(
         ops in ops(),
@@ -155,6 +157,22 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(play(&ops, &readers));
+    }
+}
+
+/// The memory is lost between two steps, and other lines stand at the offsets that it reads next. It leaves right after the
+/// rollback: what it was shown before that must not say that it knows.
+#[test]
+fn a_reader_is_told_of_a_loss_before_it_is_shown_what_came_after() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for (before, after) in (1..9).flat_map(|before| (1..9).map(move |after| (before, after))) {
+        let step = |times| Op::Step { viewer: 0, times };
+        let ops = [
+            vec![Op::Append(1), Op::Commit(1), Op::Crash { cuts: false }, step(before), Op::Append(2), step(before)],
+            vec![Op::Crash { cuts: false }, Op::Append(2), Op::Commit(1), step(after), Op::Append(2)],
+            vec![Op::Leave { viewer: 0 }],
+        ];
+        runtime.block_on(play(&ops.concat(), &[(Begin::From(1), 0)]));
     }
 }
 
