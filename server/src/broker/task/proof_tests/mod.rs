@@ -48,7 +48,7 @@ fn played(ops: Vec<Op>) -> Site {
             Op::Connect { producer } => site.connect(producer),
             Op::Fenced { producer } => site.fenced(producer),
             Op::Close { producer } => {
-                site.close(producer, claim(producer, site.open[usize::from(producer)].1, |_| true))
+                site.close(producer, claim(producer, site.open[usize::from(producer)].1, |_| true));
             }
             Op::Crash(share) => site.crash(share.index(site.rows.len() + 1)),
         }
