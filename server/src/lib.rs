@@ -34,6 +34,8 @@ pub mod serve;
 pub mod sse;
 pub mod stop;
 pub mod tail;
+#[cfg(test)]
+mod test_store;
 pub mod writer;
 
 /// The bodies of the fuzz targets in `tests/fuzz`.

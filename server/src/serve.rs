@@ -79,6 +79,7 @@ pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
         broker,
         metrics,
         canary,
+        stopping: CancellationToken::new(),
         ingest_stop: CancellationToken::new(),
         tail_stop: CancellationToken::new(),
         listeners: TaskTracker::new(),
@@ -91,9 +92,10 @@ pub async fn serve(config: Config, roles: Roles) -> anyhow::Result<()> {
     let canary = server.canary.as_ref().map(Canary::start);
 
     tokio::select! {
-        () = stop => info!(grace = ?server.config.shutdown.grace, "stopping: storing and acking what was accepted"),
+        () = stop => server.stopping.cancel(),
         Some(ended) = stages.join_next() => bail!("a stage of the server ended by itself: {ended:?}"),
     }
+    info!(grace = ?server.config.shutdown.grace, "stopping: storing and acking what was accepted");
     server.stop(stages, sessions, canary).await
 }
 
@@ -105,6 +107,8 @@ struct Server {
     prover: Prover,
     metrics: Arc<Metrics>,
     canary: Option<Arc<Canary>>,
+    /// Cancelled first: whoever asks is told, for as long as anybody is answered.
+    stopping: CancellationToken,
     ingest_stop: CancellationToken,
     tail_stop: CancellationToken,
     /// The two servers; they end when their last connection has.
@@ -222,7 +226,7 @@ impl Server {
             metrics: Arc::clone(&self.metrics),
             canary: self.canary.clone(),
             default_lines: self.config.tail.default_lines,
-            shutdown: self.ingest_stop.clone(),
+            shutdown: self.stopping.clone(),
         };
         let router = if self.roles.has(Role::Tail) { http::router(state) } else { http::health(state) };
         let stop = self.tail_stop.clone();

@@ -143,6 +143,18 @@ async fn an_ordinary_task_that_is_seen_and_ends_well() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_with_a_name_is_the_same_task_wherever_it_runs() -> Result<()> {
+    let mut server = Server::start_with(with_canary(Overrides::none().set("canary.name", "blue"))).await?;
+    sings(&server, 1).await?;
+    server.terminate(PATIENCE).await?;
+    server.restart().await?;
+    sings(&server, 1).await?;
+    let task = task(&server).await?;
+    ensure!(task["task_id"] == "flowforge-canary-blue" && task["attempt"] == 2, "{task}");
+    Ok(())
+}
+
 /// Redis holds the lines' order: while it is frozen nothing passes, and the store, which is well, cannot know.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_stands_still_makes_the_server_unready_until_it_goes_on() -> Result<()> {

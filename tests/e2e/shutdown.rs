@@ -13,9 +13,11 @@ use flowforge_tests::server::{Overrides, Server};
 use flowforge_tests::store_read::{self, WriteLock};
 use flowforge_tests::viewer::Viewer;
 use flowforge_tests::wait::{self, PATIENCE};
+use reqwest::StatusCode;
 use rustix::process::Signal;
 use tonic::Code;
 
+use crate::canary::with_canary;
 use crate::protocol::lines;
 
 fn blocked_store() -> Overrides {
@@ -104,6 +106,33 @@ async fn a_second_signal_ends_at_once() -> Result<()> {
     let status = server.exited(Duration::from_secs(15)).await?;
     ensure!(status.code() == Some(1) && start.elapsed() < Duration::from_secs(3), "{status} in {:?}", start.elapsed());
     lock.release().await
+}
+
+/// So that load balancers stop sending: while the canary ends its task, while the store is waited for, and until nobody is
+/// answered any more.
+#[tokio::test]
+async fn readiness_ends_with_the_signal() -> Result<()> {
+    let mut server = Server::start_with(with_canary(blocked_store().set("shutdown.grace", "60s"))).await?;
+    let address = format!("{}/readyz", server.http_url());
+    ensure!(reqwest::get(&address).await?.status() == StatusCode::OK, "not ready before");
+    let mut lock = Some(WriteLock::take(&server.database()).await?);
+    server.signal(Signal::TERM)?;
+    wait::until("the signal to be noticed", PATIENCE, async || Ok(server.log().contains("stopping").then_some(())))
+        .await?;
+    let mut told = 0;
+    while let Ok(response) = reqwest::get(&address).await {
+        let status = response.status();
+        let Ok(text) = response.text().await else { break };
+        ensure!(status == StatusCode::SERVICE_UNAVAILABLE && text.contains("shutting down"), "{status}: {text}");
+        told += 1;
+        if let Some(lock) = lock.take_if(|_| told == 20) {
+            lock.release().await?;
+        }
+    }
+    ensure!(told >= 20, "only {told} were told");
+    let status = server.exited(Duration::from_secs(15)).await?;
+    ensure!(status.success(), "exit {status}");
+    Ok(())
 }
 
 /// Clients that hang about must not hold a shutdown up.

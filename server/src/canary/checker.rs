@@ -6,9 +6,10 @@
 //! **Invariants**: every number up to the last one printed is waited for, or was shown, or was given up as lost. All memory is
 //! bounded: nothing is printed while [`MAX_WAITING`] lines are outstanding, and of those that were shown as many are kept.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::outstanding::{Due, Outstanding};
 use super::verdict::{Finding, Verdict};
 
 /// So many lines may be outstanding. Enough for a quarter of an hour at one a second; after that their age tells all.
@@ -34,7 +35,7 @@ pub(super) struct Counts {
 pub(super) struct Checker {
     fail_after: Duration,
     began: Instant,
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: Outstanding,
     /// Number and offset of the lines shown last: those that a rollback may take back.
     shown: VecDeque<(u64, u64)>,
     /// Lost ones of late, which may come after all.
@@ -46,14 +47,6 @@ pub(super) struct Checker {
     lost: Finding,
     duplicate: Finding,
     out_of_order: Finding,
-}
-
-/// A line that is due.
-#[derive(Debug, Clone, Copy)]
-struct Waiting {
-    since: Instant,
-    /// It was shown before, and taken back.
-    again: bool,
 }
 
 /// Offsets that will not come.
@@ -70,7 +63,7 @@ impl Checker {
         Self {
             fail_after,
             began: now,
-            waiting: BTreeMap::new(),
+            waiting: Outstanding::default(),
             shown: VecDeque::new(),
             given_up: BTreeSet::new(),
             high: 0,
@@ -92,7 +85,7 @@ impl Checker {
             return None;
         }
         self.counts.sent += 1;
-        self.waiting.insert(self.counts.sent, Waiting { since: now, again: false });
+        self.waiting.insert(self.counts.sent, Due { since: now, again: false });
         Some(self.counts.sent)
     }
 
@@ -102,7 +95,7 @@ impl Checker {
             return None; // Nobody printed it: not the canary's.
         }
         let late = number <= self.high;
-        let due = self.waiting.remove(&number);
+        let due = self.waiting.remove(number);
         let expected = due.is_some() || self.given_up.remove(&number);
         if late && !expected {
             self.counts.duplicate += 1;
@@ -132,7 +125,7 @@ impl Checker {
     /// What was shown above this offset is void; 0 = all. It has to come again.
     pub(super) fn rollback(&mut self, to: u64, now: Instant) {
         while let Some((number, _)) = self.shown.pop_back_if(|(_, offset)| *offset > to) {
-            self.waiting.insert(number, Waiting { since: now, again: true });
+            self.waiting.insert(number, Due { since: now, again: true });
         }
         self.high = self.shown.iter().map(|(number, _)| *number).max().unwrap_or(0);
         self.gap = None; // What it hid, if it is still there, is told again or overdue.
@@ -140,8 +133,9 @@ impl Checker {
 
     /// Gives up what is overdue although later lines came.
     pub(super) fn tick(&mut self, now: Instant) {
-        let overdue = self.waiting.range(..self.high).filter(|(_, due)| self.is_overdue(**due, now));
-        for number in overdue.map(|(number, _)| *number).collect::<Vec<_>>() {
+        let is_overdue = |since: Instant| now.saturating_duration_since(since) > self.fail_after;
+        let overdue = self.waiting.by_age().take_while(|(since, _)| is_overdue(*since)).map(|(_, number)| number);
+        for number in overdue.filter(|number| *number < self.high).collect::<Vec<_>>() {
             self.give_up(number, now);
         }
     }
@@ -149,7 +143,7 @@ impl Checker {
     /// The age of the oldest line that is not shown yet; before the first, how long it has been waited for.
     pub(super) fn unseen(&self, now: Instant) -> Duration {
         let first = (self.counts.sent == 0).then_some(self.began);
-        let oldest = self.waiting.values().map(|due| due.since).min().or(first);
+        let oldest = self.waiting.by_age().next().map(|(since, _)| since).or(first);
         oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
@@ -174,26 +168,22 @@ impl Checker {
     }
 
     fn skip_before(&mut self, number: u64, gap: Gap, now: Instant) {
-        let later = self.waiting.split_off(&number);
-        let skipped = std::mem::replace(&mut self.waiting, later);
-        if gap == Gap::Missing {
-            for number in skipped.into_keys() {
+        for number in self.waiting.before(number) {
+            if gap == Gap::Missing {
                 self.give_up(number, now);
+            } else {
+                self.waiting.remove(number);
             }
         }
     }
 
     fn give_up(&mut self, number: u64, now: Instant) {
-        self.waiting.remove(&number);
+        self.waiting.remove(number);
         self.given_up.insert(number);
         if self.given_up.len() > MAX_WAITING {
             self.given_up.pop_first();
         }
         self.counts.lost += 1;
         self.lost.add(1, now);
-    }
-
-    fn is_overdue(&self, due: Waiting, now: Instant) -> bool {
-        now.saturating_duration_since(due.since) > self.fail_after
     }
 }

@@ -15,6 +15,7 @@
 mod checker;
 #[cfg(test)]
 mod checker_tests;
+mod outstanding;
 mod print;
 mod read;
 mod verdict;
@@ -91,7 +92,7 @@ impl Canary {
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Arc<Self>> {
         let host = rustix::system::uname();
-        let task_id = task_id(&host.nodename().to_string_lossy(), grpc.port());
+        let task_id = config.task_id(&host.nodename().to_string_lossy(), grpc.port());
         Ok(Arc::new(Self {
             config: config.clone(),
             task: TaskKey::new("", &task_id)?,
@@ -191,13 +192,6 @@ impl Running {
     }
 }
 
-/// The same after every restart, another one on every server: history is one task's, and two do not mix.
-fn task_id(host: &str, port: u16) -> String {
-    let good = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
-    let host: String = host.chars().map(good).take(100).collect();
-    format!("flowforge-canary-{host}-{port}")
-}
-
 /// Where to connect to what listens here: "everywhere" is no address.
 fn reachable(listening: SocketAddr) -> SocketAddr {
     let ip = match listening.ip() {
@@ -211,16 +205,6 @@ fn reachable(listening: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_host_makes_a_valid_task_id() {
-        assert_eq!(task_id("web-1.example.org", 50051), "flowforge-canary-web-1.example.org-50051");
-        for host in ["", "-", "käse küche", &"x".repeat(300)] {
-            let id = task_id(host, 65535);
-            assert!(flowforge_client::is_valid_id(&id), "{id}");
-            assert_ne!(id, task_id(host, 1));
-        }
-    }
 
     #[test]
     fn what_listens_everywhere_is_reached_here() {

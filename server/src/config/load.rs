@@ -305,6 +305,11 @@ mod tests {
         assert!(error.contains("line 4, column 3: canary.enabled is not usable"), "{error}");
         assert!(error.contains("line 2, column 3: canary.interval must be 10ms to 1h"), "{error}");
         assert!(error.contains("line 3, column 3: canary.fail_after must be at least 1s"), "{error}");
+        assert_eq!(load("canary:\n  name: blue-1\n", &[]).unwrap().canary.name, "blue-1");
+        for bad in ["a/b", "a b", "größe", &"x".repeat(112)] {
+            let error = load(&format!("canary:\n  name: {bad}\n"), &[]).unwrap_err();
+            assert!(error.contains("line 2, column 3: canary.name may have letters, digits"), "{error}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::*;
 struct Fake {
     end: Mutex<u64>,
     floor: Mutex<u64>,
-    message: &'static [u8],
+    message: Mutex<&'static [u8]>,
     is_away: AtomicBool,
     reads: AtomicUsize,
     lookups: AtomicUsize,
@@ -31,8 +31,9 @@ impl LogStore for Fake {
             return Err(StoreError::new(ErrorKind::Unavailable, "away", "away"));
         }
         let (floor, end) = (*self.floor.lock().unwrap(), *self.end.lock().unwrap());
+        let message = *self.message.lock().unwrap();
         let offsets = (query.from.max(floor)..=query.to.min(end)).take(query.limit);
-        Ok(StoredPage { records: offsets.map(|offset| line(offset, self.message)).collect(), next: None })
+        Ok(StoredPage { records: offsets.map(|offset| line(offset, message)).collect(), next: None })
     }
 
     async fn task(&self, _: &TaskKey) -> Result<Option<StoredTask>, StoreError> {
@@ -83,7 +84,7 @@ fn position(epoch: u64, end: u64) -> Position {
 }
 
 fn history(end: u64) -> (Arc<Fake>, History) {
-    let fake = Arc::new(Fake { end: end.into(), floor: 1.into(), message: b"line", ..Fake::default() });
+    let fake = Arc::new(Fake { end: end.into(), floor: 1.into(), message: Mutex::new(b"line"), ..Fake::default() });
     (Arc::clone(&fake), History::bounded(fake, CACHE_BYTES, Duration::from_millis(200)))
 }
 
@@ -130,11 +131,15 @@ async fn a_reader_is_not_shown_more_than_it_knows_of() {
     assert_eq!(reads(&fake), 1);
 }
 
+/// A page that was read before the memory was lost may hold what the new epoch voids; other lines are at those offsets then.
 #[tokio::test]
 async fn another_epoch_reads_again() {
     let (fake, history) = history(1_000);
-    range(&history, &position(1, 1_000), 1).await;
-    range(&history, &position(2, 1_000), 1).await;
+    let first = async |epoch| history.page(&task(), &position(epoch, 1_000), 1).await.unwrap().records()[0].clone();
+    assert_eq!(first(1).await.message, "line");
+    *fake.message.lock().unwrap() = b"another line";
+    assert_eq!(first(2).await.message, "another line", "what a rollback voided is never found again");
+    assert_eq!(first(2).await.message, "another line");
     assert_eq!(reads(&fake), 2);
 }
 
@@ -175,7 +180,7 @@ async fn lines_that_are_not_there_are_asked_for_again() {
 #[tokio::test]
 async fn pages_are_bounded_by_their_bytes() {
     let message: &[u8] = Vec::leak(vec![b'x'; 200]);
-    let fake = Arc::new(Fake { end: 200_000.into(), floor: 1.into(), message, ..Fake::default() });
+    let fake = Arc::new(Fake { end: 200_000.into(), floor: 1.into(), message: message.into(), ..Fake::default() });
     let history = History::bounded(fake, 4 << 20, Duration::from_mins(1));
     let at = position(1, 200_000);
     for block in 0..50 {

@@ -198,7 +198,7 @@ impl TailSession {
                     yield control(&Control::Live);
                     return;
                 }
-                if let Some(event) = self.follow_epoch(&position) {
+                if let Some(event) = self.follow_epoch(&position).await? {
                     yield event;
                 }
                 let scan = tokio::select! {
@@ -206,6 +206,14 @@ impl TailSession {
                     scan = self.scan(&position) => scan,
                 };
                 let scan = scan?;
+                // The memory was lost since the position was read. What that voids is said first: these lines' ids would say that
+                // the reader knows.
+                if scan.epoch() > self.epoch {
+                    if self.wait(Instant::now() + LOOK_AGAIN).await.is_break() {
+                        return;
+                    }
+                    continue;
+                }
                 if !matches!(scan, Scan::Missing { .. }) {
                     missing_since = None;
                 }

@@ -30,6 +30,18 @@ pub enum Scan {
     CaughtUp,
 }
 
+impl Scan {
+    /// The newest epoch of its lines.
+    pub(super) fn epoch(&self) -> u64 {
+        let newest = match self {
+            Self::Recent(batches) => batches.iter().filter_map(|batch| batch.records.last()).map(|row| row.epoch).max(),
+            Self::Stored(page) => page.records().last().map(|row| row.epoch),
+            Self::Missing { .. } | Self::CaughtUp => None,
+        };
+        newest.unwrap_or(0)
+    }
+}
+
 /// Reads one task's lines forward.
 #[derive(Clone)]
 pub struct Scanner {

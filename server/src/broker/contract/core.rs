@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use flowforge_storage::{Proof, Stream, TaskStatus};
+use flowforge_storage::Stream;
 
-use super::house::{
-    House, LIMIT, OK, Terms, acked, check, dropped, ending, hello, in_time, lines, producer, send_all, task,
-};
+use super::house::{House, LIMIT, Terms, in_time};
+use super::sending::{OK, acked, check, dropped, ending, hello, lines, producer, send_all};
 use crate::broker::{BrokerError, FrameEvent, rows};
 
 pub(super) async fn order_and_dedupe(house: House) {
@@ -101,105 +100,6 @@ pub(super) async fn an_ack_means_stored(house: House) {
     instance.write();
     one.append(11, lines(1, 11..=11)).await.unwrap();
     acked(one.as_ref(), 11).await;
-}
-
-pub(super) async fn a_close_ends_the_task(house: House) {
-    let instance = house.instance(Terms::default()).await;
-    let viewer = instance.follow();
-    let mut one = instance.open(1).await;
-    one.append(1, lines(1, 1..=3)).await.unwrap();
-    let mut said = ending(3, OK);
-    said.claim.proof = Some(Proof { lines: 3, bytes: 9, digest: "5a".repeat(32) });
-    in_time(one.close(said.clone())).await.unwrap();
-    let end = instance.position_where("the end", |position| position.ended().is_some()).await.ended().unwrap();
-    assert_eq!((end.status, end.exit_code, end.offset, end.lines), (TaskStatus::Succeeded, Some(0), 4, 3));
-    assert!(end.complete);
-    let record = house.store.task(&task()).await.unwrap().unwrap().record;
-    assert_eq!((record.status, record.exit_code), (TaskStatus::Succeeded, Some(0)));
-    assert_eq!(record.producers[0].claim, Some(said.claim.clone()), "what is checked against the rows");
-    let seen = in_time(viewer).await.unwrap();
-    let stored = house.stored().await;
-    assert_eq!(seen, stored);
-    assert_eq!(rows::parse_end(&stored[3]), Some(end));
-    in_time(one.close(said)).await.unwrap();
-    assert_eq!(house.stored().await.len(), 4, "a repeated Close adds nothing");
-}
-
-pub(super) async fn closes_of_several(house: House) {
-    let instance = house.instance(Terms::default()).await;
-    let (mut one, mut two) = (instance.open(1).await, instance.open(2).await);
-    two.append(1, lines(2, 1..=1)).await.unwrap();
-    in_time(two.close(ending(1, OK))).await.unwrap();
-    assert!(instance.position().await.ended().is_none());
-    let failed = flowforge_storage::Outcome { status: TaskStatus::Failed, exit_code: Some(3) };
-    in_time(one.close(ending(0, failed))).await.unwrap();
-    let end = instance.position().await.ended().unwrap();
-    assert_eq!((end.status, end.exit_code, end.lines), (TaskStatus::Failed, Some(3), 1), "the owner decides");
-}
-
-pub(super) async fn another_attempt(house: House) {
-    let instance = house.instance(Terms::default()).await;
-    let mut one = instance.open(1).await;
-    one.append(1, lines(1, 1..=2)).await.unwrap();
-    in_time(one.close(ending(2, OK))).await.unwrap();
-    let mut two = instance.open(2).await;
-    two.append(1, lines(2, 1..=1)).await.unwrap();
-    let record = instance.position().await.record.unwrap();
-    assert_eq!((record.attempt, record.attempt_base, record.status), (2, 3, TaskStatus::Running));
-    let mut higher = hello(3);
-    higher.attempt = 7;
-    let mut three = instance.broker.open(higher).await.unwrap(); // Nobody speaks for the second any more.
-    in_time(three.close(ending(0, OK))).await.unwrap();
-    let stored = house.stored().await;
-    let ends: Vec<_> = stored.iter().filter_map(rows::parse_end).map(|end| (end.attempt, end.status)).collect();
-    assert_eq!(ends, [(1, TaskStatus::Succeeded), (2, TaskStatus::Lost), (7, TaskStatus::Succeeded)]);
-    check(&stored, &[(1, 2), (2, 1)]);
-}
-
-pub(super) async fn a_closed_producer_comes_back(house: House) {
-    let instance = house.instance(Terms::default()).await;
-    let mut one = instance.open(1).await;
-    one.append(1, lines(1, 1..=1)).await.unwrap();
-    in_time(one.close(ending(1, OK))).await.unwrap();
-    drop(one);
-    let mut back = instance.open(1).await;
-    assert_eq!((back.welcome().queued_seq, back.welcome().stored_seq), (1, 1));
-    assert!(instance.position().await.ended().is_some(), "it came only to learn");
-    in_time(back.close(ending(1, OK))).await.unwrap();
-    assert_eq!(house.stored().await.len(), 2);
-}
-
-pub(super) async fn late_lines_reopen(house: House) {
-    let instance = house.instance(Terms::default()).await;
-    let mut one = instance.open(1).await;
-    in_time(one.close(ending(0, OK))).await.unwrap();
-    one.append(1, lines(1, 1..=2)).await.unwrap();
-    let position = instance.position().await;
-    assert_eq!((position.record.unwrap().status, position.end), (TaskStatus::Running, 3));
-    in_time(one.close(ending(2, OK))).await.unwrap();
-    assert_eq!(instance.position().await.ended().unwrap().offset, 4);
-    acked(one.as_ref(), 2).await;
-}
-
-pub(super) async fn an_expired_lease_ends_the_task(house: House) {
-    let terms = Terms { lease: Duration::from_millis(400), ..Terms::default() };
-    let instance = house.instance(terms).await;
-    let viewer = instance.follow();
-    let mut one = instance.open(1).await;
-    one.append(1, lines(1, 1..=1)).await.unwrap();
-    acked(one.as_ref(), 1).await;
-    tokio::time::sleep(3 * terms.lease).await;
-    assert!(instance.position().await.ended().is_none(), "an open session keeps its lease");
-    drop(one);
-    let end = instance.position_where("the end", |position| position.ended().is_some()).await.ended().unwrap();
-    assert_eq!((end.status, end.complete, end.lines), (TaskStatus::Lost, false, 1));
-    assert_eq!(in_time(viewer).await.unwrap().len(), 2);
-    let mut back = instance.open(1).await;
-    back.append(2, lines(1, 2..=2)).await.unwrap();
-    in_time(back.close(ending(2, OK))).await.unwrap();
-    let stored = house.stored().await;
-    check(&stored, &[(1, 2)]);
-    assert_eq!(stored.len(), 4);
 }
 
 pub(super) async fn frames_reach_who_watches(house: House) {

@@ -8,7 +8,8 @@ use flowforge_test_services::redis::{Persistence, Redis};
 use flowforge_test_services::wait;
 use rustix::process::Signal;
 
-use super::house::{House, LIMIT, OK, Servers, Terms, acked, check, ending, in_time, lines, send_all, task};
+use super::house::{House, LIMIT, Servers, Terms, in_time};
+use super::sending::{OK, acked, check, ending, lines, send_all, task};
 use crate::broker::BrokerError;
 
 /// Sends while `fault` happens, and checks that nothing is missing, twice, or seen in another order.

@@ -1,36 +1,25 @@
 //! A store, the servers of a broker, and instances over them.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use flowforge_storage::sqlite::SqliteOptions;
-use flowforge_storage::{
-    Claim, LogRecord, LogStore, Outcome, ProducerId, ReadQuery, SqliteStore, Stream, TaskKey, TaskStatus,
-};
+use flowforge_storage::{LogRecord, LogStore, ReadQuery, SqliteStore};
 use flowforge_test_services::redis::{Persistence, Redis, RedisCluster, RedisSentinel, own_url};
 use flowforge_test_services::wait;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
 
+use super::gate::Gate;
+use super::sending::{hello, task};
 use crate::broker::memory::{MemoryBroker, MemoryOptions};
 use crate::broker::queue::QueueLimits;
 use crate::broker::redis::{RedisBroker, RedisOptions, StartError};
-use crate::broker::{
-    Broker, BrokerError, Ending, FlushLimits, NewLine, Position, ProducerHello, ProducerSession, Subscription,
-};
+use crate::broker::{Broker, FlushLimits, Position, ProducerSession, Subscription};
 use crate::tail::history::History;
 use crate::tail::scan::{Scan, Scanner};
 use crate::writer::Writer;
-
-pub(super) const OK: Outcome = Outcome { status: TaskStatus::Succeeded, exit_code: Some(0) };
-
-/// What a Close says without a proof.
-pub(super) fn ending(final_seq: u64, outcome: Outcome) -> Ending {
-    Ending { outcome, claim: Claim { final_seq, proof: None, recovery: None } }
-}
 
 /// Flushes come soon, so that tests do.
 pub(super) const SOON: FlushLimits =
@@ -76,6 +65,8 @@ impl Default for Terms {
 
 pub(super) struct House {
     pub(super) store: Arc<dyn LogStore>,
+    /// The same, to be told what to refuse.
+    pub(super) gate: Arc<Gate>,
     pub(super) servers: Servers,
     _dir: tempfile::TempDir,
 }
@@ -98,7 +89,8 @@ impl House {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(SqliteOptions::new(dir.path().join("t.db"))).await.unwrap();
         store.migrate().await.unwrap();
-        Some(Self { store: Arc::new(store), servers, _dir: dir })
+        let gate = Arc::new(Gate::new(Arc::new(store)));
+        Some(Self { store: Arc::clone(&gate) as Arc<dyn LogStore>, gate, servers, _dir: dir })
     }
 
     pub(super) async fn memory() -> Option<Self> {
@@ -310,106 +302,4 @@ impl Instance {
 
 pub(super) async fn in_time<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, work).await.expect("in time")
-}
-
-/// Waits until so many of the producer's lines are stored.
-pub(super) async fn acked(session: &dyn ProducerSession, seq: u64) {
-    let mut progress = session.progress();
-    in_time(progress.wait_for(|progress| progress.stored_seq >= seq)).await.unwrap();
-}
-
-/// Sends lines 1 to `count` as a client does: after an error it says Hello again and sends what is not accepted.
-pub(super) async fn send_all(broker: Arc<dyn Broker>, number: u8, count: u64, batch: u64) -> Box<dyn ProducerSession> {
-    let give_up = tokio::time::Instant::now() + 2 * LIMIT;
-    'hello: loop {
-        assert!(tokio::time::Instant::now() < give_up, "producer {number} could not send everything");
-        let Ok(mut session) = broker.open(hello(number)).await else {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        };
-        let mut next = session.welcome().queued_seq + 1;
-        while next <= count {
-            let last = (next + batch - 1).min(count);
-            match session.append(next, lines(number, next..=last)).await {
-                Ok(()) => next = last + 1,
-                Err(BrokerError::Gap { expected_seq }) => next = expected_seq,
-                Err(_) => continue 'hello,
-            }
-        }
-        let mut progress = session.progress();
-        match tokio::time::timeout(LIMIT, progress.wait_for(|progress| progress.stored_seq >= count)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) => continue,
-            Err(late) => panic!("{number} is not told that all is stored, {late}: {:?}", session.progress().borrow()),
-        }
-        return session;
-    }
-}
-
-/// Every offset once, every producer's lines once and in order.
-pub(super) fn check(rows: &[LogRecord], producers: &[(u8, u64)]) {
-    for (row, offset) in rows.iter().zip(1..) {
-        assert_eq!(row.offset, offset, "offsets are contiguous");
-    }
-    for (number, count) in producers {
-        let id = producer(*number);
-        let seqs: Vec<u64> = rows.iter().filter(|row| row.producer == id).map(|row| row.seq).collect();
-        assert_eq!(seqs, (1..=*count).collect::<Vec<_>>(), "lines of producer {number}");
-        for row in rows.iter().filter(|row| row.producer == id) {
-            assert_eq!(row.message, message(*number, row.seq));
-        }
-    }
-}
-
-pub(super) fn task() -> TaskKey {
-    TaskKey::new("", "t").unwrap()
-}
-
-pub(super) fn producer(number: u8) -> ProducerId {
-    ProducerId([number; 16])
-}
-
-pub(super) fn hello(number: u8) -> ProducerHello {
-    ProducerHello {
-        task: task(),
-        producer: producer(number),
-        first_unacked_seq: 1,
-        owner: number == 1,
-        attempt: 0,
-        workflow_id: "w".to_owned(),
-        name: String::new(),
-        labels: BTreeMap::new(),
-    }
-}
-
-fn message(number: u8, seq: u64) -> Bytes {
-    // Not UTF-8 now and then.
-    let mut text = format!("line {seq} of {number}").into_bytes();
-    if seq.is_multiple_of(7) {
-        text.push(0xff);
-    }
-    text.into()
-}
-
-pub(super) fn lines(number: u8, seqs: std::ops::RangeInclusive<u64>) -> Vec<NewLine> {
-    let line = |seq| NewLine {
-        time_ns: 1_700_000_000_000_000_000 + seq as i64,
-        stream: Stream::Stdout,
-        level: 0,
-        message: message(number, seq),
-        fields: if seq % 5 == 0 { Bytes::from_static(b"{\"a\": 1.0}") } else { Bytes::new() },
-        update_id: 0,
-        continued: false,
-        no_newline: false,
-        dropped: None,
-    };
-    seqs.map(line).collect()
-}
-
-pub(super) fn dropped(lines: u64) -> NewLine {
-    NewLine {
-        stream: Stream::System,
-        dropped: Some(crate::broker::DroppedRun { lines, bytes: 10 * lines }),
-        ..self::lines(1, 1..=1).remove(0)
-    }
 }

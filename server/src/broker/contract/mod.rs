@@ -4,8 +4,11 @@
 //! a test of each.
 
 mod core;
+mod ends;
 mod fault;
+mod gate;
 mod house;
+mod sending;
 mod shared;
 
 use house::House;
@@ -29,18 +32,18 @@ macro_rules! broker_contract {
 
 broker_contract!(memory, House::memory(),
     core: order_and_dedupe, a_gap_is_refused, the_newest_session_fences, what_is_missing_for_good_is_a_row,
-        dropped_runs_overlap, an_ack_means_stored, a_close_ends_the_task, closes_of_several, another_attempt,
-        a_closed_producer_comes_back, late_lines_reopen, an_expired_lease_ends_the_task, frames_reach_who_watches,
-        back_pressure, a_reader_misses_nothing, an_unknown_task_is_waited_for, too_many_producers,
-        a_backlog_is_worked_off;
+        dropped_runs_overlap, an_ack_means_stored, frames_reach_who_watches, back_pressure, a_reader_misses_nothing,
+        an_unknown_task_is_waited_for, too_many_producers, a_backlog_is_worked_off;
+    ends: a_close_ends_the_task, closes_of_several, another_attempt, a_closed_producer_comes_back, late_lines_reopen,
+        a_comeback_is_shown_once_its_record_is_stored, an_expired_lease_ends_the_task;
 );
 
 broker_contract!(redis, House::redis(),
     core: order_and_dedupe, a_gap_is_refused, the_newest_session_fences, what_is_missing_for_good_is_a_row,
-        dropped_runs_overlap, an_ack_means_stored, a_close_ends_the_task, closes_of_several, another_attempt,
-        a_closed_producer_comes_back, late_lines_reopen, an_expired_lease_ends_the_task, frames_reach_who_watches,
-        back_pressure, a_reader_misses_nothing, an_unknown_task_is_waited_for, too_many_producers,
-        a_backlog_is_worked_off;
+        dropped_runs_overlap, an_ack_means_stored, frames_reach_who_watches, back_pressure, a_reader_misses_nothing,
+        an_unknown_task_is_waited_for, too_many_producers, a_backlog_is_worked_off;
+    ends: a_close_ends_the_task, closes_of_several, another_attempt, a_closed_producer_comes_back, late_lines_reopen,
+        a_comeback_is_shown_once_its_record_is_stored, an_expired_lease_ends_the_task;
     shared: two_instances_have_one_order, a_session_elsewhere_fences, a_lease_is_kept_by_the_instance_that_holds_it,
         a_lease_outlives_its_instance, a_cut_subscription_loses_nothing, a_dead_workers_lines_are_stored_by_another,
         a_frozen_worker_does_no_harm, workers_share_the_shards, acks_reach_an_instance_without_worker,
@@ -51,22 +54,25 @@ broker_contract!(redis, House::redis(),
 );
 
 broker_contract!(redis_with_pubsub, House::redis_with_pubsub(),
-    core: order_and_dedupe, what_is_missing_for_good_is_a_row, dropped_runs_overlap, a_close_ends_the_task,
-        an_expired_lease_ends_the_task, frames_reach_who_watches, a_reader_misses_nothing;
+    core: order_and_dedupe, what_is_missing_for_good_is_a_row, dropped_runs_overlap, frames_reach_who_watches,
+        a_reader_misses_nothing;
+    ends: a_close_ends_the_task, an_expired_lease_ends_the_task;
     shared: two_instances_have_one_order, a_session_elsewhere_fences, a_cut_subscription_loses_nothing,
         a_dead_workers_lines_are_stored_by_another, acks_reach_an_instance_without_worker;
     fault: everything_is_lost, restarted_with_its_data;
 );
 
 broker_contract!(redis_cluster, House::redis_cluster(),
-    core: order_and_dedupe, a_gap_is_refused, what_is_missing_for_good_is_a_row, a_close_ends_the_task, another_attempt,
-        an_expired_lease_ends_the_task, frames_reach_who_watches, a_reader_misses_nothing;
+    core: order_and_dedupe, a_gap_is_refused, what_is_missing_for_good_is_a_row, frames_reach_who_watches,
+        a_reader_misses_nothing;
+    ends: a_close_ends_the_task, another_attempt, an_expired_lease_ends_the_task;
     shared: two_instances_have_one_order, a_session_elsewhere_fences, a_cut_subscription_loses_nothing,
         a_dead_workers_lines_are_stored_by_another, workers_share_the_shards, nothing_is_left_in_the_queue;
     fault: everything_is_lost;
 );
 
 broker_contract!(redis_sentinel, House::redis_sentinel(),
-    core: order_and_dedupe, a_close_ends_the_task, a_reader_misses_nothing;
+    core: order_and_dedupe, a_reader_misses_nothing;
+    ends: a_close_ends_the_task;
     fault: the_master_dies;
 );

@@ -6,7 +6,8 @@ use std::time::Duration;
 use flowforge_storage::TaskStatus;
 use flowforge_test_services::wait;
 
-use super::house::{House, LIMIT, OK, Terms, acked, check, ending, in_time, lines, send_all};
+use super::house::{House, LIMIT, Terms, in_time};
+use super::sending::{OK, acked, check, ending, lines, send_all};
 use crate::broker::BrokerError;
 
 const NO_WORKER: Terms = Terms {

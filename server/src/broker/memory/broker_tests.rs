@@ -95,6 +95,15 @@ impl House {
     async fn position(&self) -> Position {
         self.broker.position(&task()).await.unwrap()
     }
+
+    async fn stored_status(&self) -> TaskStatus {
+        self.store.task(&task()).await.unwrap().unwrap().record.status
+    }
+}
+
+/// One step of it.
+async fn is_ready<F: Future + Unpin>(work: &mut F) -> bool {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *work).poll(cx).is_ready())).await
 }
 
 #[tokio::test]
@@ -201,6 +210,29 @@ async fn a_task_that_went_on_after_its_end_is_running_after_a_crash() {
     let record = position.record.clone().unwrap();
     assert_eq!((record.status, record.producers[0].outcome), (TaskStatus::Running, None));
     assert_eq!((position.end, position.epoch().base), (2, 2));
+}
+
+/// While late lines wait for the record that takes the task up again, another attempt comes and ends.
+#[tokio::test]
+async fn a_task_that_ended_again_meanwhile_is_taken_up_again() {
+    let house = House::new().await;
+    let mut late = house.broker.open(hello(1)).await.unwrap();
+    let mut closing = late.close(ending(0));
+    assert!(!is_ready(&mut closing).await, "its end is not stored");
+    drop(closing);
+    let mut appending = late.append(1, lines(1));
+    assert!(!is_ready(&mut appending).await, "it waits for the record");
+    house.store_what_is_queued().await;
+    house.broker.sweep().await; // It is stored: the task runs again.
+
+    let next = ProducerHello { attempt: 9, ..hello(2) };
+    let (other, ()) = tokio::join!(house.broker.open(next), house.store_what_is_queued());
+    let mut other = other.unwrap();
+    let (closed, ()) = tokio::join!(other.close(ending(0)), house.store_what_is_queued());
+    closed.unwrap();
+    assert_eq!(house.stored_status().await, TaskStatus::Succeeded);
+    appending.await.unwrap();
+    assert_eq!(house.stored_status().await, TaskStatus::Running, "before anybody sees the line");
 }
 
 #[tokio::test]

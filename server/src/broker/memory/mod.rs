@@ -98,17 +98,21 @@ impl MemoryBroker {
 impl Broker for MemoryBroker {
     async fn open(&self, hello: ProducerHello) -> Result<Box<dyn ProducerSession>, BrokerError> {
         let slot = self.slot(&hello.task).await?;
-        let (opened, version) = {
-            let mut state = slot.lock();
+        let rules = |state: &mut TaskState| {
             let mut opened = state.open(&hello, self.options.max_producers, now_ms())?;
             slot.publish(&self.queue, hello.producer, std::mem::take(&mut opened.rows));
-            (opened, state.version())
+            Ok((opened, state.version()))
         };
+        let (mut opened, version) = slot.change(&self.queue, self.store.as_ref(), rules).await?;
+        let gap = opened.gap.take();
         // From here on a drop starts the lease, also when writing the record fails.
         let (queue, store) = (Arc::clone(&self.queue), Arc::clone(&self.store));
-        let session = MemorySession::new(Arc::clone(&slot), queue, store, &hello, opened, self.options.lease);
+        let mut session = MemorySession::new(Arc::clone(&slot), queue, store, &hello, opened, self.options.lease);
         slot.feed.wake();
         slot.persist_through(version, self.store.as_ref()).await?;
+        if let Some(gap) = gap {
+            session.declare(gap).await?;
+        }
         Ok(Box::new(session))
     }
 
@@ -244,6 +248,31 @@ impl TaskSlot {
         queue.push(Arc::clone(&batch));
         self.feed.push(batch);
         true
+    }
+
+    /// Applies rules to the task, once nothing has to be stored before.
+    async fn change<T>(
+        &self,
+        queue: &Queue,
+        store: &dyn LogStore,
+        rules: impl FnOnce(&mut TaskState) -> Result<T, BrokerError>,
+    ) -> Result<T, BrokerError> {
+        loop {
+            let version = {
+                let mut state = self.lock();
+                match state.unstored_comeback() {
+                    None => return rules(&mut state),
+                    Some(version) => version,
+                }
+            };
+            self.store_comeback(version, queue, store).await?;
+        }
+    }
+
+    /// Returns when the store knows that the task was taken up again. Its end has to be stored before, and soon.
+    async fn store_comeback(&self, version: u64, queue: &Queue, store: &dyn LogStore) -> Result<(), StoreError> {
+        queue.flush_now();
+        self.persist_through(version, store).await
     }
 
     /// Returns when the record is stored in this version or a later one.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::TaskSlot;
 use crate::broker::queue::Queue;
-use crate::broker::task::state::{Opened, lease_until};
+use crate::broker::task::state::{Opened, TaskState, lease_until};
 use crate::broker::{BrokerError, Ending, FrameEvent, NewLine, ProducerHello, ProducerSession, Progress, Welcome};
 use crate::clock::now_ms;
 
@@ -33,8 +33,33 @@ impl MemorySession {
         opened: Opened,
         lease: Duration,
     ) -> Self {
-        let Opened { welcome, progress, rows: _ } = opened;
+        let Opened { welcome, progress, .. } = opened;
         Self { slot, queue, store, producer: hello.producer, welcome, progress, lease }
+    }
+
+    /// What the producer will never send becomes its next row.
+    pub(super) async fn declare(&mut self, gap: NewLine) -> Result<(), BrokerError> {
+        self.append(self.welcome.queued_seq + 1, vec![gap]).await?;
+        self.welcome.queued_seq = self.progress.borrow().queued_seq;
+        Ok(())
+    }
+
+    /// Appends, unless an ended task has to be taken up again first. Returns the version of the record that must be stored
+    /// before the lines are tried again; until then they are left where they are.
+    fn append_or_reopen(&self, first_seq: u64, lines: &mut Vec<NewLine>) -> Result<Option<u64>, BrokerError> {
+        let published = {
+            let mut state = self.slot.lock();
+            let (producer, generation, now) = (self.producer, self.welcome.generation, now_ms());
+            if let Some(version) = state.reopen_for(producer, generation, first_seq, lines, now)? {
+                return Ok(Some(version));
+            }
+            let records = state.append(producer, generation, first_seq, std::mem::take(lines), now)?;
+            self.slot.publish(&self.queue, producer, records)
+        };
+        if published {
+            self.slot.feed.wake();
+        }
+        Ok(None)
     }
 }
 
@@ -52,20 +77,9 @@ impl ProducerSession for MemorySession {
         self.progress.clone()
     }
 
-    async fn append(&mut self, first_seq: u64, lines: Vec<NewLine>) -> Result<(), BrokerError> {
-        let last_seq = lines.iter().map(NewLine::seq_count).fold(first_seq - 1, u64::saturating_add);
-        let reopened = self.slot.lock().reopen_for(self.producer, self.welcome.generation, last_seq, now_ms())?;
-        if let Some(version) = reopened {
-            self.queue.flush_now();
-            self.slot.persist_through(version, self.store.as_ref()).await?;
-        }
-        let published = {
-            let mut state = self.slot.lock();
-            let records = state.append(self.producer, self.welcome.generation, first_seq, lines, now_ms())?;
-            self.slot.publish(&self.queue, self.producer, records)
-        };
-        if published {
-            self.slot.feed.wake();
+    async fn append(&mut self, first_seq: u64, mut lines: Vec<NewLine>) -> Result<(), BrokerError> {
+        while let Some(version) = self.append_or_reopen(first_seq, &mut lines)? {
+            self.slot.store_comeback(version, &self.queue, self.store.as_ref()).await?;
         }
         Ok(())
     }
@@ -75,12 +89,12 @@ impl ProducerSession for MemorySession {
     }
 
     async fn close(&mut self, ending: Ending) -> Result<(), BrokerError> {
-        let version = {
-            let mut state = self.slot.lock();
+        let rules = |state: &mut TaskState| {
             let rows = state.close(self.producer, self.welcome.generation, ending, now_ms())?;
             self.slot.publish(&self.queue, ProducerId::SERVER, rows);
-            state.version()
+            Ok(state.version())
         };
+        let version = self.slot.change(&self.queue, self.store.as_ref(), rules).await?;
         self.slot.feed.wake();
         self.queue.flush_now();
         // The record that says so is stored only after everything that it says is.

@@ -6,12 +6,12 @@
 local meta = KEYS[1]
 local producer = ARGV[4]
 local m = redis.call('HMGET', meta, 'run_id', 'epoch', 'end', 'c', 'ct', 'g:' .. producer, 'q:' .. producer,
-    'o:' .. producer)
+    'o:' .. producer, 'reopened', 'persisted')
 if not m[1] or m[1] ~= run_id(ARGV[1]) or m[2] ~= ARGV[2] then return {'lost'} end
 if m[6] ~= ARGV[3] then return {'fenced'} end
 local queued = m[7] or '0'
 if queued ~= ARGV[5] then return {'seq', queued} end
-if not m[8] then return {'closed'} end
+if not m[8] or tonumber(m[9] or '0') > tonumber(m[10] or '0') then return {'closed'} end
 
 local count = tonumber(ARGV[7])
 local first = tonumber(m[3]) + 1

@@ -10,9 +10,9 @@ use tracing::info;
 
 use super::Shared;
 use super::keys::{LINES, lease_member};
+use super::record;
 use super::script::{Args, COMMIT, COMMIT_ALWAYS, PERSISTED, READ, Script, texts};
 use super::task::{Plan, Snapshot, Subject};
-use super::wire;
 use crate::broker::BrokerError;
 use crate::broker::task::load;
 use crate::broker::task::state::TaskState;
@@ -94,6 +94,14 @@ impl Shared {
                 }
             } else if !seen.is_ready() {
                 self.persist(task).await?;
+                continue;
+            }
+            if let Some(version) = state.unstored_comeback() {
+                if !cause.expired.is_empty() {
+                    return Err(BrokerError::Unavailable("its end and its comeback are not stored yet".into()));
+                }
+                self.flush_soon(task).await;
+                self.persist_through(task, state.position().epoch().epoch, version).await?;
                 continue;
             }
             let subject = self.subject(&cause);
@@ -206,7 +214,7 @@ impl Shared {
             if !due && seen.is_ready() {
                 return Ok(Some(Persisted { epoch: number("epoch"), version: number("persisted") }));
             }
-            let record = wire::parse_record(seen.field("record"));
+            let record = record::parse(seen.field("record"));
             let record =
                 record.ok_or_else(|| BrokerError::Unavailable("a task's record in Redis is damaged".into()))?;
             self.store.put_task(&record).await?;

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use flowforge_storage::{LogRecord, Stream, TaskKey};
 use tracing::debug;
 
@@ -38,8 +39,8 @@ pub(super) struct Face {
     exit_code: Option<i32>,
     lines: u64,
     stored_at_ms: i64,
-    last_line: Option<String>,
-    progress: Option<String>,
+    last_line: Option<Bytes>,
+    progress: Option<Bytes>,
 }
 
 impl Face {
@@ -50,7 +51,8 @@ impl Face {
         self.status = end.as_ref().map_or("running", |end| end.status.name());
         self.exit_code = end.and_then(|end| end.exit_code);
         (self.lines, self.stored_at_ms) = (last.offset, last.created_at_ms);
-        let newest = |wanted: &dyn Fn(&LogRecord) -> bool| batch.records.iter().rev().find(|row| wanted(row)).map(text);
+        let newest =
+            |wanted: &dyn Fn(&LogRecord) -> bool| batch.records.iter().rev().find(|row| wanted(row)).map(start);
         self.last_line = newest(&|row| row.stream != Stream::System).or_else(|| self.last_line.take());
         self.progress = newest(&|row| row.update_id != 0).or_else(|| self.progress.take());
     }
@@ -62,14 +64,20 @@ impl Face {
             ("lines", self.lines.to_string()),
             ("updated_at", rfc3339_ms(self.stored_at_ms)),
         ];
-        fields.extend(self.last_line.clone().map(|text| ("last_line", text)));
-        fields.extend(self.progress.clone().map(|text| ("progress", text)));
+        fields.extend(self.last_line.as_ref().map(|start| ("last_line", text(start))));
+        fields.extend(self.progress.as_ref().map(|start| ("progress", text(start))));
         fields
     }
 }
 
-fn text(row: &LogRecord) -> String {
-    String::from_utf8_lossy(&row.message).chars().take(TEXT).collect()
+/// As much of the message as its text can need. Copied, because the message may be a part of a buffer of megabytes; made a text
+/// only when it is written, because most are overtaken before.
+fn start(row: &LogRecord) -> Bytes {
+    Bytes::copy_from_slice(&row.message[..row.message.len().min(TEXT * char::MAX_LEN_UTF8)])
+}
+
+fn text(start: &[u8]) -> String {
+    String::from_utf8_lossy(start).chars().take(TEXT).collect()
 }
 
 /// Notes what a shard's delivery changed.
@@ -112,7 +120,6 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use flowforge_storage::TaskStatus;
     use flowforge_storage::contract::sample;
 
@@ -128,20 +135,35 @@ mod tests {
         Batch::new(sample::key("t"), sample::PRODUCER, records)
     }
 
+    fn shown(face: &Face, name: &str) -> Option<String> {
+        face.fields().into_iter().find(|(field, _)| *field == name).map(|(_, text)| text)
+    }
+
+    /// A message is cut where that cannot be seen.
+    #[test]
+    fn a_long_message_is_shown_as_far_as_before_it_was_cut() {
+        for text in ["x".repeat(9000), "é".repeat(9000), "𝄞".repeat(9000), format!("x{}", "𝄞".repeat(9000))] {
+            let mut face = Face::default();
+            face.note(&batch(vec![row(1, Stream::Stdout, &text, 0)]));
+            assert!(shown(&face, "last_line").unwrap() == text.chars().take(TEXT).collect::<String>());
+        }
+    }
+
     #[test]
     fn the_newest_of_everything_is_shown_and_an_end_until_lines_come_again() {
         let mut face = Face::default();
         face.note(&batch(vec![row(1, Stream::Stdout, "50%", 7), row(2, Stream::Stdout, "é".repeat(2000).as_str(), 0)]));
-        assert_eq!((face.status, face.lines, face.progress.as_deref()), ("running", 2, Some("50%")));
-        assert_eq!(face.last_line.as_ref().unwrap().chars().count(), TEXT);
+        assert_eq!((face.status, face.lines, shown(&face, "progress").as_deref()), ("running", 2, Some("50%")));
+        assert_eq!(shown(&face, "last_line").unwrap().chars().count(), TEXT);
         let status = TaskStatus::Failed;
         let end = EndInfo { attempt: 1, offset: 3, status, exit_code: Some(3), lines: 2, dropped: 0, complete: true };
         let line = rows::end(0, &end);
         face.note(&batch(vec![LogRecord { fields: line.fields, ..row(3, Stream::System, "over", 0) }]));
         assert_eq!((face.status, face.exit_code, face.lines), ("failed", Some(3), 3));
-        assert!(face.last_line.as_ref().unwrap().starts_with('é') && face.progress.is_some());
+        assert!(shown(&face, "last_line").unwrap().starts_with('é') && shown(&face, "progress").is_some());
         face.note(&batch(vec![row(4, Stream::Stderr, "again", 0)]));
-        assert_eq!((face.status, face.exit_code, face.last_line.as_deref()), ("running", None, Some("again")));
+        assert_eq!((face.status, face.exit_code), ("running", None));
+        assert_eq!(shown(&face, "last_line").as_deref(), Some("again"));
         assert!(face.fields().contains(&("exit_code", String::new())), "an older code does not stay");
     }
 }

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Shared;
 use super::script::{Args, READ, text};
-use super::wire;
+use super::{record, wire};
 use crate::broker::{Batch, BrokerError, Feed, Position};
 
 /// Entries of one read.
@@ -199,7 +199,7 @@ impl Mirror {
         }
         state.position.end = reached.max(end);
         if state.record_text != *record {
-            let parsed = wire::parse_record(record);
+            let parsed = record::parse(record);
             state.position.record =
                 Some(Arc::new(parsed.ok_or_else(|| BrokerError::Unavailable("a task's record is damaged".into()))?));
             state.record_text.clone_from(record);

@@ -21,6 +21,7 @@ mod lease;
 mod link;
 mod mirror;
 mod options;
+mod record;
 mod registry;
 mod room;
 mod script;

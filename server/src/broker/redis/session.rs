@@ -63,7 +63,7 @@ enum Appended {
     Done,
     /// Redis has the producer's lines up to this one.
     Behind(u64),
-    /// The record has to change as well.
+    /// The record has to change as well, or to be stored.
     Closed,
 }
 
@@ -90,8 +90,12 @@ impl RedisSession {
         });
         shared.seat(&seat);
         // From here on a drop leaves a whole lease, also when writing the record fails.
-        let session = Self { shared: Arc::clone(shared), seat, welcome, receiver, queued_seq: welcome.queued_seq };
+        let mut session = Self { shared: Arc::clone(shared), seat, welcome, receiver, queued_seq: welcome.queued_seq };
         shared.persist_through(&hello.task, welcome.epoch, state.version()).await?;
+        if let Some(gap) = opened.gap {
+            session.append(welcome.queued_seq + 1, vec![gap]).await?;
+            session.welcome.queued_seq = session.queued_seq;
+        }
         Ok(session)
     }
 
@@ -152,24 +156,32 @@ impl RedisSession {
         }
     }
 
-    /// Lines that change the record as well: dropped runs, and whatever reopens a task.
+    /// Lines that change the record as well: dropped runs, and whatever reopens a task. In two steps where an ended task is taken
+    /// up again: the store has to know of that before anybody sees the lines.
     async fn append_with_record(&mut self, first_seq: u64, lines: Vec<NewLine>) -> Result<(), BrokerError> {
         let (id, generation, epoch) = (self.seat.producer, self.welcome.generation, self.welcome.epoch);
         let cause = Cause { producer: Some(id), opens: false, always: false, expired: &[] };
-        let changed = self.shared.change(&self.seat.task, cause, |state, now| {
-            if state.position().epoch().epoch != epoch {
-                return Err(BrokerError::StateLost);
+        loop {
+            let changed = self.shared.change(&self.seat.task, cause, |state, now| {
+                if state.position().epoch().epoch != epoch {
+                    return Err(BrokerError::StateLost);
+                }
+                match state.reopen_for(id, generation, first_seq, &lines, now)? {
+                    Some(_) => Ok((false, Vec::new())),
+                    None => Ok((true, state.append(id, generation, first_seq, lines.clone(), now)?)),
+                }
+            });
+            let (is_done, state) = changed.await.inspect_err(|error| {
+                if matches!(error, BrokerError::StateLost) {
+                    self.seat.lose();
+                }
+            })?;
+            if is_done {
+                let queued = state.progress().find(|(known, _)| *known == id);
+                self.queued_seq = queued.map_or(0, |(_, progress)| progress.queued_seq);
+                return Ok(());
             }
-            Ok(((), state.append(id, generation, first_seq, lines.clone(), now)?))
-        });
-        let ((), state) = changed.await.inspect_err(|error| {
-            if matches!(error, BrokerError::StateLost) {
-                self.seat.lose();
-            }
-        })?;
-        self.queued_seq =
-            state.progress().find(|(known, _)| *known == id).map_or(0, |(_, progress)| progress.queued_seq);
-        Ok(())
+        }
     }
 }
 

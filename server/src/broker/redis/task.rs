@@ -2,8 +2,8 @@
 //!
 //! Fields of `logs:meta:…`: `run_id` (whose memory), `rev` (counts changes that are not plain appends), `epoch`, `base`,
 //! `end`, `stored`, `hold`, `c` and `ct` (newest row's arrival: ms and RFC 3339), `record` (JSON), `version` (its version),
-//! `persisted` (the version that the store has), `ready` (the epoch whose record the store has), `ended` (1 or absent); for
-//! each producer `g:` generation, `q:` last queued and `s:` last stored sequence number, `o:` present while it is open.
+//! `persisted` (the version that the store has), `reopened` (the version in which an ended task was taken up again), `ready` (the
+//! epoch whose record the store has), `ended` (1 or absent); for each producer `g:` generation, `q:` last queued and `s:` last stored sequence number, `o:` present while it is open.
 //!
 //! A change is worked out in Rust, by the rules that the embedded broker has as well, and committed by a script that refuses
 //! it when what it was worked out from is not so any more. Then it is worked out anew.
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::keys::lease_member;
 use super::script::{Args, text};
-use super::wire;
+use super::{record, wire};
 use crate::broker::task::state::TaskState;
 use crate::broker::{BrokerError, Progress};
 use crate::clock::rfc3339_ms;
@@ -67,6 +67,7 @@ impl Snapshot {
         let mut state = TaskState {
             record: None,
             persisted_version: self.number("persisted"),
+            reopened_version: self.number("reopened"),
             hold: self.number("hold"),
             // After a restart from an older file the store may have more than Redis remembers.
             end: self.number("end").max(self.number("stored")),
@@ -75,7 +76,7 @@ impl Snapshot {
             ..TaskState::default()
         };
         if !self.is_missing() {
-            let record = wire::parse_record(self.field("record"));
+            let record = record::parse(self.field("record"));
             let record =
                 record.ok_or_else(|| BrokerError::Unavailable("a task's record in Redis is damaged".into()))?;
             state.record = Some(Arc::new(record));
@@ -165,7 +166,7 @@ impl Plan {
         let (wanted, hold) = (fields(state, seen, rebuild), state.hold != seen.number("hold"));
         let set = wanted.iter().filter(|(name, value)| seen.field(name) != value.as_str());
         let del = seen.fields.keys().filter(|name| name.starts_with("o:") || *name == "ended");
-        let attempt = |record: Option<String>| record.and_then(|json| Some(wire::parse_record(&json)?.attempt_base));
+        let attempt = |record: Option<String>| record.and_then(|json| Some(record::parse(&json)?.attempt_base));
         let new_attempt =
             attempt(Some(seen.field("record").to_owned())) != state.record.as_ref().map(|record| record.attempt_base);
         let ends = rows.iter().any(|row| row.producer == ProducerId::SERVER);
@@ -289,8 +290,11 @@ fn fields(state: &TaskState, seen: &Snapshot, rebuild: bool) -> BTreeMap<String,
         put("epoch".into(), start.epoch.to_string());
         put("base".into(), start.base.to_string());
         put("version".into(), record.version.to_string());
+        if state.reopened_version > 0 {
+            put("reopened".into(), state.reopened_version.to_string());
+        }
         if rebuild || record.version.to_string() != seen.field("version") {
-            put("record".into(), wire::record_json(record));
+            put("record".into(), record::to_json(record));
         }
         if record.status != TaskStatus::Running {
             put("ended".into(), "1".into());

@@ -1,14 +1,12 @@
-//! What is written into Redis: packed rows, their header, the task record, the JSON of a line and of a frame.
+//! What is written into Redis for a line: packed rows, their header, the JSON of a line and of a frame. `record` has the task's.
 //!
 //! Rows are packed with protobuf (tags may be added, never reused); the version is in front so that a reader of another time
 //! knows what it cannot read. Messages and fields are exact bytes.
 
-use std::collections::BTreeMap;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use flowforge_storage::{EpochStart, LogRecord, ProducerId, ProducerRecord, Stream, TaskKey, TaskRecord, TaskStatus};
+use flowforge_storage::{LogRecord, ProducerId, Stream, TaskKey};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -205,88 +203,6 @@ pub(super) fn parse_frame(json: &[u8]) -> Option<FrameEvent> {
         update_id: json.update_id,
         stream: Stream::from_name(&json.stream)?,
         message: json.message.into(),
-    })
-}
-
-#[derive(Serialize, Deserialize)]
-struct RecordJson {
-    tenant: String,
-    task_id: String,
-    version: u64,
-    workflow_id: String,
-    name: String,
-    labels: BTreeMap<String, String>,
-    attempt: u32,
-    attempt_base: u64,
-    dropped: u64,
-    status: TaskStatus,
-    exit_code: Option<i32>,
-    created_at_ms: i64,
-    started_at_ms: i64,
-    ended_at_ms: Option<i64>,
-    epochs: Vec<EpochStart>,
-    producers: Vec<ProducerRecord>,
-}
-
-/// A task record as JSON.
-pub(super) fn record_json(record: &TaskRecord) -> String {
-    let TaskRecord {
-        task,
-        version,
-        workflow_id,
-        name,
-        labels,
-        attempt,
-        attempt_base,
-        dropped,
-        status,
-        exit_code,
-        created_at_ms,
-        started_at_ms,
-        ended_at_ms,
-        epochs,
-        producers,
-    } = record.clone();
-    let json = RecordJson {
-        tenant: task.tenant().to_owned(),
-        task_id: task.task_id().to_owned(),
-        version,
-        workflow_id,
-        name,
-        labels,
-        attempt,
-        attempt_base,
-        dropped,
-        status,
-        exit_code,
-        created_at_ms,
-        started_at_ms,
-        ended_at_ms,
-        epochs,
-        producers,
-    };
-    serde_json::to_string(&json).expect("text and numbers are JSON")
-}
-
-/// Reads a task record back.
-pub(super) fn parse_record(json: &str) -> Option<TaskRecord> {
-    let json: RecordJson = serde_json::from_str(json).ok()?;
-    Some(TaskRecord {
-        task: TaskKey::new(&json.tenant, &json.task_id).ok()?,
-        version: json.version,
-        workflow_id: json.workflow_id,
-        name: json.name,
-        labels: json.labels,
-        attempt: json.attempt,
-        attempt_base: json.attempt_base,
-        dropped: json.dropped,
-        status: json.status,
-        exit_code: json.exit_code,
-        created_at_ms: json.created_at_ms,
-        started_at_ms: json.started_at_ms,
-        ended_at_ms: json.ended_at_ms,
-        epochs: json.epochs,
-        producers: json.producers,
     })
 }
 

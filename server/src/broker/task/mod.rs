@@ -8,4 +8,6 @@ pub(super) mod record;
 pub(super) mod state;
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod proof_tests;

@@ -1,16 +1,19 @@
 //! One task's state machine: numbers in, records out. No lock, no clock, no input or output of its own, so that it can be
-//! tested against a model.
+//! tested against a model. Here is what it holds, and what lines do; `hello` and `ending` are how producers come and go.
+
+mod ending;
+mod hello;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flowforge_storage::{Claim, LogRecord, Outcome, ProducerId, ProducerRecord, TaskRecord, TaskStatus};
+use flowforge_storage::{LogRecord, ProducerId, ProducerRecord, TaskRecord, TaskStatus};
 use tokio::sync::watch;
 
+pub(in crate::broker) use self::hello::Opened;
 use super::record;
-use crate::broker::position::EndInfo;
-use crate::broker::{BrokerError, Ending, NewLine, Position, ProducerHello, Progress, Welcome, record_of, rows};
+use crate::broker::{BrokerError, NewLine, Position, Progress, record_of, rows};
 
 /// A task in memory.
 #[derive(Debug, Default)]
@@ -48,15 +51,6 @@ enum Lease {
     Until(Instant),
 }
 
-/// What opening a session gives.
-#[derive(Debug)]
-pub(in crate::broker) struct Opened {
-    pub(in crate::broker) welcome: Welcome,
-    pub(in crate::broker) progress: watch::Receiver<Progress>,
-    /// The end row of a superseded attempt; the gap row, if lines are missing for good.
-    pub(in crate::broker) rows: Vec<LogRecord>,
-}
-
 impl TaskState {
     /// Where the task stands.
     pub(in crate::broker) fn position(&self) -> Position {
@@ -89,107 +83,32 @@ impl TaskState {
         self.producers.iter().map(|(id, producer)| (*id, *producer.progress.borrow()))
     }
 
-    /// A producer says Hello.
-    pub(in crate::broker) fn open(
-        &mut self,
-        hello: &ProducerHello,
-        max_producers: usize,
-        now_ms: i64,
-    ) -> Result<Opened, BrokerError> {
-        let mut rows = self.join(hello, max_producers, now_ms)?;
-        let producer = self
-            .producers
-            .entry(hello.producer)
-            .or_insert_with(|| Producer { progress: watch::Sender::new(Progress::default()), lease: Lease::Held });
-        producer.lease = Lease::Held;
-        // Raising the generation in the watched value is what tells the older session that it is fenced.
-        producer.progress.send_modify(|progress| progress.generation += 1);
-        let progress = *producer.progress.borrow();
-        let receiver = producer.progress.subscribe();
-
-        let expected = progress.queued_seq + 1;
-        if hello.first_unacked_seq > expected {
-            let missing = rows::gap(now_ms, expected, hello.first_unacked_seq - 1);
-            rows.extend(self.append(hello.producer, progress.generation, expected, vec![missing], now_ms)?);
-        }
-        let queued_seq = receiver.borrow().queued_seq;
-        let epoch = self.position().epoch().epoch;
-        let welcome = Welcome { epoch, generation: progress.generation, queued_seq, stored_seq: progress.stored_seq };
-        Ok(Opened { welcome, progress: receiver, rows })
-    }
-
-    /// Puts the producer into the record, beginning an attempt or reopening the task where that is due. Returns the end row
-    /// of the attempt that this one supersedes, if any.
-    fn join(
-        &mut self,
-        hello: &ProducerHello,
-        max_producers: usize,
-        now_ms: i64,
-    ) -> Result<Vec<LogRecord>, BrokerError> {
-        let id = hello.producer.to_string();
-        let (mut known, mut supersedes) = (None, false);
-        if let Some(record) = &self.record {
-            known = record.producers.iter().position(|producer| producer.id == id);
-            if known.is_some_and(|at| record::is_closed(&record.producers[at])) {
-                return Ok(Vec::new()); // It comes back only to learn that its Close is stored.
-            }
-            let running = record.status == TaskStatus::Running;
-            supersedes = running && known.is_none() && hello.attempt > record.attempt && !record.producers.is_empty();
-            if known.is_none() && running && !supersedes && record.producers.len() >= max_producers {
-                return Err(BrokerError::TooManyProducers(max_producers));
-            }
-        }
-        let rows = if supersedes { self.end_attempt_as_lost(now_ms) } else { Vec::new() };
-        let end = self.end;
-        let before = self.record.clone();
-        let record = self.record.get_or_insert_with(|| Arc::new(record::of_new_task(hello, end, now_ms)));
-        let record = Arc::make_mut(record);
-        if record.status != TaskStatus::Running {
-            if known.is_none() {
-                record::begin_attempt(record, end, now_ms);
-                self.hold = self.hold.max(end);
-            }
-            record::reopen(record);
-        }
-        record::describe(record, hello);
-        match known {
-            Some(at) => record::go_on(&mut record.producers[at]),
-            None => record.producers.push(ProducerRecord::open(id, hello.owner)),
-        }
-        let was_ended = before.as_ref().is_some_and(|before| before.status != TaskStatus::Running);
-        if before.is_none_or(|before| *before != *record) {
-            record::bump(record, now_ms);
-        }
-        if was_ended {
-            self.reopened_version = record.version;
-        }
-        Ok(rows)
-    }
-
-    /// A new attempt begins while producers of this one are still expected: nobody speaks for them any more.
-    fn end_attempt_as_lost(&mut self, now_ms: i64) -> Vec<LogRecord> {
-        let open =
-            self.record.iter().flat_map(|record| &record.producers).filter(|producer| producer.outcome.is_none());
-        let open: Vec<ProducerId> = open.filter_map(|producer| ProducerId::from_hex(&producer.id)).collect();
-        open.into_iter().filter_map(|id| self.finish(id, record::LOST, now_ms)).collect()
-    }
-
-    /// Lines up to `last_seq` are about to come. An ended task is running again then, and if the memory is lost after somebody
-    /// saw them, a new epoch must begin: so the record has to be stored in the version returned, if any, before they are taken.
+    /// These lines are about to come. An ended task is running again then. Returns the version of the record that has to be
+    /// stored before they are taken, if any.
     pub(in crate::broker) fn reopen_for(
         &mut self,
         id: ProducerId,
         generation: u64,
-        last_seq: u64,
+        first_seq: u64,
+        lines: &[NewLine],
         now_ms: i64,
     ) -> Result<Option<u64>, BrokerError> {
-        let progress = self.check_fence(id, generation)?;
+        let queued_seq = self.check_fence(id, generation)?.queued_seq;
         let has_ended = self.record.as_ref().is_some_and(|record| record.status != TaskStatus::Running);
-        if has_ended && last_seq > progress.queued_seq {
-            self.note_lines(id, 0, now_ms);
-            self.reopened_version = self.version();
+        if has_ended && first_seq <= queued_seq + 1 {
+            let last_seq = lines.iter().map(NewLine::seq_count).fold(first_seq - 1, u64::saturating_add);
+            if last_seq > queued_seq {
+                self.note_lines(id, 0, now_ms);
+                self.reopened_version = self.version();
+            }
         }
-        Ok((self.reopened_version > self.persisted_version).then_some(self.reopened_version))
+        Ok(self.unstored_comeback())
+    }
+
+    /// The version in which the ended task was taken up again, as long as the store does not have it. Nothing may come after
+    /// the end until it does: if the memory is lost after somebody saw that, a new epoch must begin.
+    pub(in crate::broker) fn unstored_comeback(&self) -> Option<u64> {
+        (self.reopened_version > self.persisted_version).then_some(self.reopened_version)
     }
 
     /// Gives offsets to the lines that are not here yet. `first_seq` is the number of the first line.
@@ -244,83 +163,6 @@ impl TaskState {
             record::reopen(record);
         }
         record::bump(record, now_ms);
-    }
-
-    /// A producer is done. Returns the end row if it was the last one.
-    pub(in crate::broker) fn close(
-        &mut self,
-        id: ProducerId,
-        generation: u64,
-        ending: Ending,
-        now_ms: i64,
-    ) -> Result<Vec<LogRecord>, BrokerError> {
-        let progress = self.check_fence(id, generation)?;
-        let final_seq = ending.claim.final_seq;
-        if final_seq > progress.queued_seq {
-            return Err(BrokerError::Gap { expected_seq: progress.queued_seq + 1 });
-        }
-        if final_seq < progress.queued_seq {
-            return Err(BrokerError::Invalid(format!(
-                "close.final_seq is {final_seq}, but this producer has already sent up to {}",
-                progress.queued_seq
-            )));
-        }
-        let rows = self.finish(id, ending.outcome, now_ms).into_iter().collect();
-        self.note_claim(id, ending.claim, now_ms);
-        Ok(rows)
-    }
-
-    /// Keeps what a closed producer says of itself. Also when its Close comes again: the first may have left no more than the
-    /// end row, before a crash.
-    fn note_claim(&mut self, id: ProducerId, claim: Claim, now_ms: i64) {
-        let text = id.to_string();
-        let Some(record) = self.record.as_mut() else { return };
-        let Some(at) = record.producers.iter().position(|producer| producer.id == text) else { return };
-        if record.producers[at].claim.as_ref() == Some(&claim) {
-            return;
-        }
-        let record = Arc::make_mut(record);
-        record.producers[at].claim = Some(claim);
-        record::bump(record, now_ms);
-    }
-
-    /// Ends every open producer whose lease ran out. Returns the end row if none is left.
-    pub(in crate::broker) fn expire(&mut self, now: Instant, now_ms: i64) -> Option<LogRecord> {
-        let record = self.record.as_ref()?;
-        let lost: Vec<ProducerId> = record
-            .producers
-            .iter()
-            .filter(|producer| producer.outcome.is_none())
-            .filter_map(|producer| ProducerId::from_hex(&producer.id))
-            .filter(|id| self.producers.get(id).is_none_or(|producer| producer.lease_is_over(now)))
-            .collect();
-        lost.into_iter().filter_map(|id| self.finish(id, record::LOST, now_ms)).last()
-    }
-
-    /// Notes a producer's outcome; ends the attempt when it was the last.
-    fn finish(&mut self, id: ProducerId, outcome: Outcome, now_ms: i64) -> Option<LogRecord> {
-        let text = id.to_string();
-        let record = Arc::make_mut(self.record.as_mut()?);
-        let producer =
-            record.producers.iter_mut().find(|producer| producer.id == text && producer.outcome.is_none())?;
-        producer.outcome = Some(outcome);
-        record::bump(record, now_ms);
-        // The outcome is true once everything before it is stored.
-        self.hold = self.hold.max(self.end);
-        if record.producers.iter().any(|producer| producer.outcome.is_none()) {
-            return None;
-        }
-        let decisive = record.producers.iter().find(|producer| producer.owner).or_else(|| record.producers.first());
-        let outcome = decisive.and_then(|producer| producer.outcome).unwrap_or(outcome);
-        self.last_created_ms = now_ms.max(self.last_created_ms);
-        record.status = outcome.status;
-        record.exit_code = outcome.exit_code;
-        record.ended_at_ms = Some(self.last_created_ms);
-        self.end += 1;
-        self.hold = self.end;
-        let info = EndInfo::of(record, self.end)?;
-        let line = rows::end(self.last_created_ms, &info);
-        Some(record_of(line, ProducerId::SERVER, 0, self.end, record.epoch().epoch, self.last_created_ms))
     }
 
     /// The session of this generation is gone: the lease begins.

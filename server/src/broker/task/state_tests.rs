@@ -1,14 +1,12 @@
-//! The task's state machine against its rules, over random histories of several producers.
+//! The task's state machine, case by case; `model_tests` has its rules over random histories.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flowforge_storage::{Stream, TaskKey};
-use proptest::prelude::*;
+use flowforge_storage::{Claim, Outcome, Stream, TaskKey};
 
 use super::*;
-use crate::broker::DroppedRun;
+use crate::broker::{DroppedRun, Ending, ProducerHello};
 
 fn hello(producer: u8, first_unacked_seq: u64) -> ProducerHello {
     ProducerHello {
@@ -42,143 +40,11 @@ fn closed(final_seq: u64, status: TaskStatus) -> Ending {
     Ending { outcome, claim: Claim { final_seq, proof: None, recovery: None } }
 }
 
-#[derive(Debug, Clone)]
-enum Op {
-    Open { producer: u8, lost: u64, attempt: u32 },
-    Append { producer: u8, back: u64, ahead: u64, lines: Vec<Option<u64>> },
-    AppendFenced { producer: u8 },
-    Close { producer: u8 },
-    Leave { producer: u8 },
-    LeasesRunOut,
-}
-
-fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let producer = 0..3u8;
-    let lines = prop::collection::vec(prop_oneof![4 => Just(None), 1 => (1..5u64).prop_map(Some)], 1..6);
-    let op = prop_oneof![
-        3 => (producer.clone(), prop_oneof![5 => Just(0), 1 => 1..4u64], 0..4u32)
-            .prop_map(|(producer, lost, attempt)| Op::Open { producer, lost, attempt }),
-        8 => (producer.clone(), 0..8u64, prop_oneof![6 => Just(0), 1 => 1..3u64], lines)
-            .prop_map(|(producer, back, ahead, lines)| Op::Append { producer, back, ahead, lines }),
-        1 => producer.clone().prop_map(|producer| Op::AppendFenced { producer }),
-        2 => producer.clone().prop_map(|producer| Op::Close { producer }),
-        1 => producer.prop_map(|producer| Op::Leave { producer }),
-        1 => Just(Op::LeasesRunOut),
-    ];
-    prop::collection::vec(op, 1..60)
-}
-
-/// What the rules say, kept beside the machine.
-#[derive(Default)]
-struct Model {
-    state: TaskState,
-    sessions: HashMap<u8, u64>,
-    queued: HashMap<ProducerId, u64>,
-    rows: Vec<LogRecord>,
-}
-
-impl Model {
-    /// Checks every row that came out against all before it.
-    fn take(&mut self, rows: Vec<LogRecord>) {
-        for row in rows {
-            assert_eq!(row.offset, self.rows.len() as u64 + 1, "offsets are contiguous");
-            if let Some(last) = self.rows.last() {
-                assert!(row.created_at_ms >= last.created_at_ms, "the broker's clock does not go back");
-            }
-            if row.producer != ProducerId::SERVER {
-                let queued = self.queued.entry(row.producer).or_default();
-                let covered = rows::lost_lines(&row).max(1);
-                assert_eq!(*queued + covered, row.seq, "every number is covered once, in order");
-                *queued = row.seq;
-            }
-            self.rows.push(row);
-        }
-        assert_eq!(self.state.end, self.rows.len() as u64);
-    }
-
-    fn apply(&mut self, op: Op, now_ms: i64) {
-        match op {
-            Op::Open { producer, lost, attempt } => {
-                let id = ProducerId([producer + 1; 16]);
-                let queued = self.queued.get(&id).copied().unwrap_or(0);
-                let hello = ProducerHello { attempt, ..hello(producer, queued + 1 + lost) };
-                let opened = self.state.open(&hello, 8, now_ms).unwrap();
-                assert_eq!(opened.welcome.queued_seq, queued + lost, "a gap is declared, and passed");
-                let gaps = opened.rows.iter().filter(|row| rows::lost_lines(row) > 0).count();
-                assert_eq!(gaps, usize::from(lost > 0));
-                self.sessions.insert(producer, opened.welcome.generation);
-                self.take(opened.rows);
-            }
-            Op::Append { producer, back, ahead, lines } => self.append(producer, back, ahead, &lines, now_ms),
-            Op::AppendFenced { producer } => {
-                let Some(generation) = self.sessions.get(&producer) else { return };
-                let id = ProducerId([producer + 1; 16]);
-                let refused = self.state.append(id, generation.wrapping_sub(1), 1, vec![line(None)], now_ms);
-                assert!(matches!(refused, Err(BrokerError::Fenced(_))));
-            }
-            Op::Close { producer } => {
-                let Some(generation) = self.sessions.get(&producer).copied() else { return };
-                let id = ProducerId([producer + 1; 16]);
-                let queued = self.queued.get(&id).copied().unwrap_or(0);
-                let beyond = self.state.close(id, generation, closed(queued + 1, TaskStatus::Succeeded), now_ms);
-                assert!(matches!(beyond, Err(BrokerError::Gap { expected_seq }) if expected_seq == queued + 1));
-                let rows = self.state.close(id, generation, closed(queued, TaskStatus::Succeeded), now_ms).unwrap();
-                self.take(rows);
-            }
-            Op::Leave { producer } => {
-                let Some(generation) = self.sessions.remove(&producer) else { return };
-                self.state.release(ProducerId([producer + 1; 16]), generation, Instant::now());
-            }
-            Op::LeasesRunOut => {
-                let row = self.state.expire(Instant::now() + Duration::from_secs(1), now_ms);
-                self.take(row.into_iter().collect());
-            }
-        }
-        self.check_end();
-    }
-
-    fn append(&mut self, producer: u8, back: u64, ahead: u64, lines: &[Option<u64>], now_ms: i64) {
-        let Some(generation) = self.sessions.get(&producer).copied() else { return };
-        let id = ProducerId([producer + 1; 16]);
-        let queued = self.queued.get(&id).copied().unwrap_or(0);
-        let first = if ahead > 0 { queued + 1 + ahead } else { (queued + 1).saturating_sub(back).max(1) };
-        let last = first + lines.iter().map(|lines| lines.unwrap_or(1)).sum::<u64>() - 1;
-        let lines = lines.iter().map(|lines| line(*lines)).collect();
-        match self.state.append(id, generation, first, lines, now_ms) {
-            Err(BrokerError::Gap { expected_seq }) => {
-                assert!(ahead > 0 && expected_seq == queued + 1, "only a gap is refused");
-            }
-            other => {
-                assert_eq!(ahead, 0, "a gap must be refused");
-                self.take(other.unwrap());
-                assert_eq!(self.queued.get(&id).copied().unwrap_or(0), queued.max(last), "what is new is taken");
-            }
-        }
-    }
-
-    /// A task has ended exactly when every producer has, and then its last row says so.
-    fn check_end(&self) {
-        let Some(record) = &self.state.record else { return };
-        let all_ended = record.producers.iter().all(|producer| producer.outcome.is_some());
-        assert_eq!(record.status != TaskStatus::Running, all_ended, "{record:?}");
-        if let Some(info) = self.state.position().ended() {
-            let said = self.rows.last().and_then(rows::parse_end).expect("the last row is the end row");
-            assert_eq!((said.offset, said.status, said.lines), (info.offset, info.status, info.lines));
-        }
-        let base = record.attempt_base;
-        let lost: u64 = self.rows.iter().filter(|row| row.offset > base).map(rows::lost_lines).sum();
-        assert_eq!(record.dropped, lost, "every lost line is counted");
-    }
-}
-
-proptest! {
-    #[test]
-    fn the_rules_hold_over_any_history(ops in ops(), clock in prop::collection::vec(-5_000i64..5_000, 60)) {
-        let mut model = Model::default();
-        for (op, skew) in ops.into_iter().zip(clock) {
-            model.apply(op, 1_700_000_000_000 + skew);
-        }
-    }
+fn open_with_gap(state: &mut TaskState, hello: &ProducerHello) -> u64 {
+    let opened = state.open(hello, 8, 0).unwrap();
+    let (generation, gap) = (opened.welcome.generation, opened.gap.unwrap());
+    assert_eq!(state.append(hello.producer, generation, 1, vec![gap], 0).unwrap().len(), 1);
+    generation
 }
 
 #[test]
@@ -267,8 +133,8 @@ fn an_outcome_is_kept_back_until_the_lines_before_it_are_stored() {
 fn numbers_from_outside_cannot_overflow() {
     let mut state = TaskState::default();
     let huge = ProducerHello { attempt: u32::MAX, ..hello(0, i64::MAX as u64) };
-    let generation = state.open(&huge, 8, 0).unwrap().welcome.generation;
-    state.open(&hello(1, i64::MAX as u64), 8, 0).unwrap();
+    let generation = open_with_gap(&mut state, &huge);
+    open_with_gap(&mut state, &hello(1, i64::MAX as u64));
     assert_eq!(state.record.as_ref().unwrap().dropped, i64::MAX as u64);
     state.close(ProducerId([1; 16]), generation, closed(i64::MAX as u64 - 1, TaskStatus::Failed), 0).unwrap();
     let generation = state.open(&hello(1, 1), 8, 0).unwrap().welcome.generation;

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use flowforge_storage::{Claim, LogStore, Outcome, ProducerId, Stream, TaskKey, TaskLines, TaskStatus};
 
 use super::relay::Relay;
-use super::store::Store;
 use crate::broker::memory::{MemoryBroker, MemoryOptions};
 use crate::broker::queue::QueueLimits;
 use crate::broker::{Broker, Delivery, Ending, FlushLimits, NewLine, ProducerHello, ProducerSession, Subscription};
+use crate::test_store::Store;
 
 /// Bytes of stored lines kept for viewers: a few lines.
 const KEEP_BYTES: usize = 3_000;

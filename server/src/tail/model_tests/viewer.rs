@@ -155,6 +155,9 @@ impl Viewer {
     }
 
     fn row(&mut self, offset: u64, message: String) {
+        if let Begin::From(from) = self.begin {
+            assert!(offset >= from, "row {offset} was not asked for: from {from}");
+        }
         assert!(offset >= self.next, "row {offset} comes twice or late: {} is next", self.next);
         assert!(!self.filter.is_empty() || offset == self.next, "row {offset}, but {} is next", self.next);
         self.rows.insert(offset, message);

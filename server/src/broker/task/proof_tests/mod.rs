@@ -4,7 +4,7 @@
 mod site;
 
 use bytes::Bytes;
-use flowforge_storage::{Claim, LogRecord, Recovery, Stream};
+use flowforge_storage::{Claim, LogRecord, Recovery, Stream, TaskStatus};
 use proptest::prelude::*;
 
 use self::site::{Site, claim, id};
@@ -13,14 +13,31 @@ use crate::proof::{Completeness, Counts, State, judge_rows};
 
 #[derive(Debug, Clone)]
 enum Op {
-    Send { producer: u8, again: u64, new: u64 },
-    Connect { producer: u8 },
+    Send {
+        producer: u8,
+        again: u64,
+        new: u64,
+    },
+    Connect {
+        producer: u8,
+    },
+    Fenced {
+        producer: u8,
+    },
+    Close {
+        producer: u8,
+    },
+    /// The memory is lost; this share of the rows is stored.
+    Crash(prop::sample::Index),
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let send = (0..2u8, 0..12u64, 0..9u64).prop_map(|(producer, again, new)| Op::Send { producer, again, new });
     let connect = (0..2u8).prop_map(|producer| Op::Connect { producer });
-    prop::collection::vec(prop_oneof![5 => send, 1 => connect], 1..40)
+    let fenced = (0..2u8).prop_map(|producer| Op::Fenced { producer });
+    let close = (0..2u8).prop_map(|producer| Op::Close { producer });
+    let crash = any::<prop::sample::Index>().prop_map(Op::Crash);
+    prop::collection::vec(prop_oneof![8 => send, 2 => connect, 1 => fenced, 1 => close, 1 => crash], 1..40)
 }
 
 fn played(ops: Vec<Op>) -> Site {
@@ -29,6 +46,11 @@ fn played(ops: Vec<Op>) -> Site {
         match op {
             Op::Send { producer, again, new } => site.send(producer, again, new),
             Op::Connect { producer } => site.connect(producer),
+            Op::Fenced { producer } => site.fenced(producer),
+            Op::Close { producer } => {
+                site.close(producer, claim(producer, site.open[usize::from(producer)].1, |_| true));
+            }
+            Op::Crash(share) => site.crash(share.index(site.rows.len() + 1)),
         }
     }
     site
@@ -53,7 +75,8 @@ proptest! {
     fn whatever_is_repeated_the_rows_prove_what_was_sent(ops in ops()) {
         let mut site = played(ops);
         let sent: u64 = site.open.iter().map(|(_, last)| last).sum();
-        prop_assert_eq!(site.judge().state, State::Running);
+        let is_running = site.record().status == TaskStatus::Running;
+        prop_assert_eq!(site.judge().state == State::Running, is_running);
         site.close_all();
         let found = site.judge();
         let counts = Some(Counts { lines: sent, captured: sent, missing: 0, dropped: 0 });

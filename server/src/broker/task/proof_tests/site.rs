@@ -1,12 +1,16 @@
-//! Producers of one task, and the rows that they leave.
+//! Producers of one task, the rows that they leave, and a store for what a lost memory comes back from.
 
 use bytes::Bytes;
 use flowforge_proto::proof::{Fold, Line};
-use flowforge_storage::{Claim, LogRecord, Outcome, ProducerId, Proof, Stream, TaskKey, TaskRecord, TaskStatus};
+use flowforge_storage::{
+    Claim, LogRecord, LogStore as _, Outcome, ProducerId, Proof, Stream, TaskKey, TaskLines, TaskRecord, TaskStatus,
+};
 
+use super::super::load;
 use super::super::state::TaskState;
-use crate::broker::{DroppedRun, Ending, NewLine, ProducerHello};
+use crate::broker::{BrokerError, DroppedRun, Ending, NewLine, ProducerHello};
 use crate::proof::{Completeness, Counts, hex, judge_rows};
+use crate::test_store::Store;
 
 const DONE: Outcome = Outcome { status: TaskStatus::Succeeded, exit_code: Some(0) };
 
@@ -14,9 +18,13 @@ pub(super) fn id(producer: u8) -> ProducerId {
     ProducerId([producer + 1; 16])
 }
 
+fn task() -> TaskKey {
+    TaskKey::new("", "t").unwrap()
+}
+
 fn hello(producer: u8, first_unacked_seq: u64) -> ProducerHello {
     ProducerHello {
-        task: TaskKey::new("", "t").unwrap(),
+        task: task(),
         producer: id(producer),
         first_unacked_seq,
         owner: producer == 0,
@@ -63,6 +71,10 @@ pub(super) fn claim(producer: u8, final_seq: u64, is_line: impl Fn(u64) -> bool)
     Claim { final_seq, proof: Some(proof), recovery: None }
 }
 
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+}
+
 /// Producers that send, repeat, reconnect and come between each other.
 #[derive(Default)]
 pub(super) struct Site {
@@ -70,6 +82,7 @@ pub(super) struct Site {
     pub(super) rows: Vec<LogRecord>,
     /// Of each producer: its session, and its last number.
     pub(super) open: Vec<(u64, u64)>,
+    store: Store,
 }
 
 impl Site {
@@ -85,6 +98,7 @@ impl Site {
         self.open.resize(self.open.len().max(usize::from(producer) + 1), (0, 0));
         self.open[usize::from(producer)] = (opened.welcome.generation, last);
         self.rows.extend(opened.rows);
+        self.store_rows(); // A Hello is answered when the record is stored.
     }
 
     /// Sends so many new lines, and before them so many that were sent already.
@@ -93,8 +107,48 @@ impl Site {
         let first = (last + 1).saturating_sub(again).max(1);
         let lines: Vec<_> = (first..=last + new).map(|seq| line(producer, seq)).collect();
         if !lines.is_empty() {
+            if self.state.reopen_for(id(producer), generation, first, &lines, 0).unwrap().is_some() {
+                self.store_rows();
+            }
             self.rows.extend(self.state.append(id(producer), generation, first, lines, 0).unwrap());
             self.open[usize::from(producer)].1 = last + new;
+        }
+    }
+
+    /// What a session that was taken over says changes nothing.
+    pub(super) fn fenced(&mut self, producer: u8) {
+        let (generation, last) = self.open[usize::from(producer)];
+        let (id, before) = (id(producer), self.state.record.clone());
+        let ending = Ending { outcome: DONE, claim: claim(producer, last, |_| false) };
+        let refused = [
+            self.state.append(id, generation - 1, last + 1, vec![line(producer, last + 2)], 0),
+            self.state.close(id, generation - 1, ending, 0),
+        ];
+        assert!(refused.iter().all(|refused| matches!(refused, Err(BrokerError::Fenced(_)))), "{refused:?}");
+        self.state.release(id, generation - 1, std::time::Instant::now());
+        assert_eq!(self.state.record, before);
+    }
+
+    /// The memory is lost when so many rows are stored; everybody comes back and sends again what is not.
+    pub(super) fn crash(&mut self, stored: usize) {
+        self.rows.truncate(stored.max(self.store.end() as usize));
+        self.store_rows();
+        self.state = block_on(load::load(&self.store, &task(), std::time::Duration::from_mins(1))).unwrap();
+        for producer in 0..self.open.len() as u8 {
+            self.connect(producer);
+            self.send(producer, u64::MAX, 0);
+        }
+    }
+
+    /// All of them, and the record where that is due.
+    fn store_rows(&mut self) {
+        block_on(self.store.insert(&[TaskLines { task: task(), records: &self.rows }])).unwrap();
+        if let Some(last) = self.rows.last() {
+            self.state.mark_stored(last.producer, last.seq, last.offset);
+        }
+        if let Some(record) = self.state.record_to_persist() {
+            block_on(self.store.put_task(&record)).unwrap();
+            self.state.persisted_version = record.version;
         }
     }
 

@@ -11,7 +11,7 @@ use flowforge_storage::{
 use tokio::task::yield_now;
 
 #[derive(Default)]
-pub(super) struct Store(Mutex<Kept>);
+pub(crate) struct Store(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
@@ -56,17 +56,17 @@ impl Store {
     }
 
     /// Last offset that counts.
-    pub(super) fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.lock().end()
     }
 
     /// Retention takes the rows up to this one.
-    pub(super) fn delete_to(&self, offset: u64) {
+    pub(crate) fn delete_to(&self, offset: u64) {
         let mut kept = self.lock();
         kept.deleted = kept.deleted.max(offset.min(kept.end()));
     }
 
-    pub(super) fn deleted(&self) -> u64 {
+    pub(crate) fn deleted(&self) -> u64 {
         self.lock().deleted
     }
 }
