@@ -136,6 +136,11 @@ impl State {
             self.queue.push_dropped(entry);
             return;
         }
+        // Most lines: without the moves of a line in parts.
+        if entry.message.len() <= self.max_line_bytes {
+            self.queue.push(entry);
+            return;
+        }
         // In one go, so that no line of another thread comes between the parts.
         for part in entry.parts(self.max_line_bytes) {
             self.queue.push(part);
