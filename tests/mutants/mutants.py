@@ -10,7 +10,7 @@ class Mutant:
     file: str
     find: str
     replace: str
-    #: Test binary of flowforge-tests and name of the test.
+    #: Test binary of flowforge-tests, or whose unit tests (`server/src`), and name of the test.
     caught_by: tuple[str, str]
 
 
@@ -196,5 +196,23 @@ MUTANTS = [
         """    found.damage = damage(file, layout, &found).filter(|found| *found == Damage::Unknown);
 """,
         ("e2e", "spool::a_corrupt_tail_is_cut_counted_and_said"),
+    ),
+    Mutant(
+        "pages-of-any-epoch",
+        "Pages that readers share are of one epoch.",
+        "server/src/tail/history.rs",
+        """epoch: position.epoch().epoch, from };""",
+        """epoch: 0, from };""",
+        ("server/src", "tail::history::tests::another_epoch_reads_again"),
+    ),
+    Mutant(
+        "half-lines-without-a-seal",
+        "Text that has not ended is in the spool, or the line made of it, never both.",
+        "client/src/spool/open.rs",
+        """        self.lines.map.store(version_at(self.place, place.version), seq);
+""",
+        """        let _ = seq;
+""",
+        ("client/src", "spool::open::tests::whenever_it_dies_what_was_printed_is_there_once"),
     ),
 ]

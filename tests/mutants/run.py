@@ -31,24 +31,32 @@ def cargo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["cargo", *arguments], cwd=COPY, env=ENV, capture_output=True, text=True)
 
 
+PACKAGES = ["-p", "flowforge-server", "-p", "flowforge-tests"]
+
+
+def target(name: str) -> list[str]:
+    if name.endswith("/src"):
+        return ["-p", f"flowforge-{name.removesuffix('/src')}", "--lib"]
+    return [*PACKAGES, "--test", name]
+
+
 def build() -> None:
-    """The servers that the tests start, and the tests; the same packages each time, so that nothing is built twice."""
-    built = cargo("build", "--quiet", "-p", "flowforge-server", "-p", "flowforge-tests", "--bins", "--tests")
+    """The program that the tests start; the same packages each time, so that nothing is built twice."""
+    built = cargo("build", "--quiet", *PACKAGES, "--bins")
     if built.returncode:
         sys.exit(f"it does not build\n{built.stderr}")
 
 
 def failed(binary: str, names: list[str]) -> list[str]:
     """Which of the tests fail."""
-    packages = ["-p", "flowforge-server", "-p", "flowforge-tests"]
-    done = cargo("test", "--quiet", *packages, "--test", binary, "--", "--exact", *names)
-    passed = len(names) - done.stdout.count("\n---- ")
-    if f"{passed} passed; {len(names) - passed} failed" not in done.stdout:
+    done = cargo("test", "--quiet", *target(binary), "--", "--exact", *names)
+    broken = [name for name in names if f"---- {name} " in done.stdout]
+    if f"{len(names) - len(broken)} passed; {len(broken)} failed" not in done.stdout:
         sys.exit(f"{', '.join(names)}: did not run\n{done.stdout}\n{done.stderr}")
     for line in done.stdout.splitlines():
-        if line.startswith("Error: "):
+        if line.startswith(("Error: ", "assertion ")):
             print(f"    {line}"[:160])
-    return [name for name in names if f"---- {name} " in done.stdout]
+    return broken
 
 
 def check_unbroken(chosen: list[Mutant]) -> None:
