@@ -17,6 +17,7 @@ from mutants import MUTANTS, Mutant
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "target" / "mutants"
 COPY = WORK / "tree"
+PACKAGES = ["-p", "flowforge-server", "-p", "flowforge-tests"]
 ENV = {**os.environ, "CARGO_TARGET_DIR": str(WORK / "target"), "RUST_BACKTRACE": "0"}
 
 
@@ -29,9 +30,6 @@ def fresh_copy() -> None:
 
 def cargo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["cargo", *arguments], cwd=COPY, env=ENV, capture_output=True, text=True)
-
-
-PACKAGES = ["-p", "flowforge-server", "-p", "flowforge-tests"]
 
 
 def target(name: str) -> list[str]:
