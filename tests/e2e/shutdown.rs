@@ -115,7 +115,12 @@ async fn readiness_ends_with_the_signal() -> Result<()> {
     let mut server = Server::start_with(with_canary(blocked_store().set("shutdown.grace", "60s"))).await?;
     let address = format!("{}/readyz", server.http_url());
     ensure!(reqwest::get(&address).await?.status() == StatusCode::OK, "not ready before");
+    let (call, _) = Call::hello(&server.grpc_url(), hello("waiting", new_producer())).await?;
     let mut lock = Some(WriteLock::take(&server.database()).await?);
+    let mut viewer = Viewer::whole("v", &server.task_url("waiting"));
+    viewer.open().await?;
+    call.lines(1, &["holds the end up until the lock is gone"]).await?;
+    viewer.next_named("log").await?;
     server.signal(Signal::TERM)?;
     wait::until("the signal to be noticed", PATIENCE, async || Ok(server.log().contains("stopping").then_some(())))
         .await?;
