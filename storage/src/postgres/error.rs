@@ -85,11 +85,16 @@ pub(super) fn opening(place: &str, error: sqlx::Error) -> StoreError {
             "has tables of the same names that are not flowforge's. Set postgres.url to a database of its own"
         }
         (None, sqlx::Error::Tls(_)) => DO_NOT_AGREE,
-        (None, sqlx::Error::Io(io)) if io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => DO_NOT_AGREE,
+        (None, sqlx::Error::Io(io)) if is_of_tls(io) => DO_NOT_AGREE,
         (None, sqlx::Error::Configuration(_)) => "cannot be connected to with this postgres.url",
         _ => return unavailable(place, error),
     };
     misconfigured(format!("PostgreSQL at {place} {advice}"), error)
+}
+
+/// A handshake's failure comes as one of reading.
+fn is_of_tls(error: &io::Error) -> bool {
+    matches!(error.get_ref(), Some(inner) if inner.is::<rustls::Error>())
 }
 
 fn unavailable(place: &str, error: sqlx::Error) -> StoreError {
