@@ -13,7 +13,7 @@ use super::Period;
 pub struct CanaryConfig {
     /// Whether there is one.
     pub enabled: bool,
-    /// What its task is called behind [`Self::PREFIX`]; empty: HOST-PORT.
+    /// What its task is called behind `flowforge-canary-`; empty: HOST-PORT.
     pub name: String,
     /// Between two lines.
     pub interval: Period,
