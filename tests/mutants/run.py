@@ -17,7 +17,6 @@ from mutants import MUTANTS, Mutant
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "target" / "mutants"
 COPY = WORK / "tree"
-PACKAGES = ["-p", "flowforge-server", "-p", "flowforge-tests"]
 ENV = {**os.environ, "CARGO_TARGET_DIR": str(WORK / "target"), "RUST_BACKTRACE": "0"}
 
 
@@ -32,22 +31,17 @@ def cargo(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["cargo", *arguments], cwd=COPY, env=ENV, capture_output=True, text=True)
 
 
-def target(name: str) -> list[str]:
-    if name.endswith("/src"):
-        return ["-p", f"flowforge-{name.removesuffix('/src')}", "--lib"]
-    return [*PACKAGES, "--test", name]
-
-
-def build() -> None:
-    """The program that the tests start; the same packages each time, so that nothing is built twice."""
-    built = cargo("build", "--quiet", *PACKAGES, "--bins")
-    if built.returncode:
-        sys.exit(f"it does not build\n{built.stderr}")
-
-
-def failed(binary: str, names: list[str]) -> list[str]:
-    """Which of the tests fail."""
-    done = cargo("test", "--quiet", *target(binary), "--", "--exact", *names)
+def failed(where: str, names: list[str]) -> list[str]:
+    """Builds, runs these tests, and says which of them fail."""
+    if where.endswith("/src"):
+        chosen = ["-p", f"flowforge-{where.removesuffix('/src')}", "--lib"]
+    else:
+        chosen = ["-p", "flowforge-server", "-p", "flowforge-tests", "--test", where]
+        # The program that the tests start, in the same build, so that nothing is compiled twice.
+        built = cargo("build", "--quiet", *chosen, "--bins")
+        if built.returncode:
+            sys.exit(f"it does not build\n{built.stderr}")
+    done = cargo("test", "--quiet", *chosen, "--", "--exact", *names)
     broken = [name for name in names if f"---- {name} " in done.stdout]
     if f"{len(names) - len(broken)} passed; {len(broken)} failed" not in done.stdout:
         sys.exit(f"{', '.join(names)}: did not run\n{done.stdout}\n{done.stderr}")
@@ -59,10 +53,9 @@ def failed(binary: str, names: list[str]) -> list[str]:
 
 def check_unbroken(chosen: list[Mutant]) -> None:
     print("unbroken: the tests that are to notice pass", flush=True)
-    build()
-    for binary in sorted({mutant.caught_by[0] for mutant in chosen}):
-        names = sorted({name for mutant in chosen if (name := mutant.caught_by[1]) and mutant.caught_by[0] == binary})
-        if broken := failed(binary, names):
+    for where in sorted({mutant.caught_by[0] for mutant in chosen}):
+        names = sorted({mutant.caught_by[1] for mutant in chosen if mutant.caught_by[0] == where})
+        if broken := failed(where, names):
             sys.exit(f"without any mutant these fail: {', '.join(broken)}")
 
 
@@ -73,9 +66,8 @@ def is_caught(mutant: Mutant) -> bool:
         sys.exit(f"{mutant.name}: its place in {mutant.file} has changed; update tests/mutants/mutants.py")
     path.write_text(good.replace(mutant.find, mutant.replace))
     try:
-        build()
-        binary, name = mutant.caught_by
-        return bool(failed(binary, [name]))
+        where, name = mutant.caught_by
+        return bool(failed(where, [name]))
     finally:
         path.write_text(good)
 
