@@ -2,6 +2,16 @@
 //!
 //! A fault returns once it is over and lines flow again; the longest that this took is its time to recovery. Random choices come
 //! from the thread's generator, so that a seed repeats them.
+//!
+//! The numbers that are not here are of producers and of retention, and have tests of their own:
+//!
+//! | number | fault | test |
+//! |---|---|---|
+//! | 5 | a producer without a spool is killed | `sdk-python/tests/test_delivery.py`, the lease in `tests/e2e/protocol.rs` |
+//! | 6 | a producer with a spool is killed | `tests/e2e/spool.rs`, `sdk-python/tests/test_spool.py` |
+//! | 7 | a producer forks | `sdk-python/tests/test_fork.py` |
+//! | 21 | retention passes a reader | `tests/e2e/http.rs`, `tests/e2e/retention.rs` |
+//! | 25 | a spool's end is corrupt | `tests/e2e/spool.rs`, `client/src/spool/fuzz` |
 
 mod clock;
 mod network;
@@ -24,7 +34,7 @@ use crate::site::{BrokerKind, Pair, Report, Site, StoreKind};
 /// One thing that happens.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
-    /// Its number in the table of promises.
+    /// Its number: names change, numbers do not.
     pub number: u8,
     /// For names of tests and for `--only`.
     pub name: &'static str,
