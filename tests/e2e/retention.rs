@@ -7,11 +7,13 @@ use flowforge_proto::v1::Close;
 use flowforge_server::backend::open_store;
 use flowforge_server::config::Config;
 use flowforge_test_services::postgres::Database;
-use flowforge_tests::producer::{Call, hello, new_producer};
+use flowforge_tests::producer::{Call, entry, hello, new_producer, prove};
 use flowforge_tests::server::{Overrides, Server};
 use flowforge_tests::viewer::Viewer;
 use flowforge_tests::wait::{self, PATIENCE};
 use serde_json::json;
+
+use crate::proof::completeness;
 
 fn now_ms() -> Result<i64> {
     Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
@@ -21,7 +23,8 @@ fn now_ms() -> Result<i64> {
 async fn a_reader_behind_is_told(store: Overrides) -> Result<()> {
     let server = Server::start_with(store).await?;
     let (mut call, _) = Call::hello(&server.grpc_url(), hello("old", new_producer())).await?;
-    call.lines(1, &["1", "2", "3", "4", "5", "6"]).await?;
+    let sent: Vec<_> = (1..=10).map(|number| entry(number.to_string())).collect();
+    call.batch(1, sent[..6].to_vec()).await?;
     call.stored(6).await?;
     let mut viewer = Viewer::whole("v", &server.task_url("old"));
     viewer.open().await?;
@@ -32,8 +35,8 @@ async fn a_reader_behind_is_told(store: Overrides) -> Result<()> {
     let now = now_ms()?;
     let border =
         wait::until("another millisecond", PATIENCE, async || Ok(Some(now_ms()?).filter(|ms| *ms > now))).await?;
-    call.lines(7, &["7", "8", "9", "10"]).await?;
-    call.close(Close { final_seq: 10, ..Close::default() }).await??;
+    call.batch(7, sent[6..].to_vec()).await?;
+    call.close(Close { final_seq: 10, proof: Some(prove(1, sent)), ..Close::default() }).await??;
     let other = open_store(&Config::load(Some(&server.dir().join("config.yaml")))?).await?;
     let deleted = other.delete_before(border).await?;
     ensure!(deleted.lines == 6, "{deleted:?}");
@@ -43,6 +46,11 @@ async fn a_reader_behind_is_told(store: Overrides) -> Result<()> {
     let shown: Vec<u64> = viewer.rows().map(|row| row.offset).collect();
     ensure!(shown == [1, 2, 3, 7, 8, 9, 10, 11], "{shown:?}");
     ensure!(viewer.ended && viewer.controls("rollback").is_empty(), "{:?}", viewer.journal);
+    // Nobody can say any more whether those six were what was sent.
+    let found = completeness(&server, "old").await?;
+    let reason = "lines up to offset 6 were deleted by retention";
+    ensure!(found["state"] == "unproven" && found["reason"] == reason, "{found}");
+    ensure!(found["lines"] == 4 && found["captured"] == 10 && found["missing"] == 0, "{found}");
     Ok(())
 }
 
