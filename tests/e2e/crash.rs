@@ -93,6 +93,12 @@ async fn a_line_shown_but_never_stored_is_taken_back_and_comes_again() -> Result
     viewer.next_named("log").await?;
     let unstored = viewer.next_named("log").await?;
     ensure!(unstored.data.contains(r#""message":"four""#), "{}", unstored.data);
+    wait::until("the store to refuse them", PATIENCE, async || {
+        Ok(server.log().contains("nothing is acked").then_some(()))
+    })
+    .await?;
+    let told = crate::protocol::task(&server, task).await?;
+    ensure!(told["stored"] == 2, "what the store refuses is said to be stored: {told}");
     server.kill9()?;
     lock.release().await?;
     let on_disk = store_read::from_file(&server.database(), task).await?;

@@ -44,7 +44,7 @@ MUTANTS = [
         """            self.broker.stored(Delivery { batches: delivery.batches.clone() }).await;
             self.store_delivery(&delivery).await;
 """,
-        ("e2e", "crash::killed_ten_times_under_load"),
+        ("e2e", "crash::a_line_shown_but_never_stored_is_taken_back_and_comes_again"),
     ),
     Mutant(
         "history-before-subscribe",
