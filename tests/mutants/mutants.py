@@ -140,7 +140,7 @@ MUTANTS = [
 """,
         """        self.queue.ack(queued.max(stored));
 """,
-        ("e2e", "crash::killed_ten_times_under_load"),
+        ("e2e", "proof::servers_killed_under_a_command_leave_it_verified"),
     ),
     Mutant(
         "nothing-taken-back",
