@@ -163,7 +163,7 @@ MUTANTS = [
         "A producer that has gone silent ends.",
         "server/src/broker/task/state.rs",
         """matches!(self.lease, Lease::Until(until) if until <= now)""",
-        """matches!(self.lease, Lease::Until(until) if until < now && self.progress.is_closed())""",
+        """matches!(self.lease, Lease::Until(until) if until > now && until <= now)""",
         ("e2e", "protocol::a_lease_that_runs_out_ends_the_task_as_lost_and_a_comeback_reopens_it"),
     ),
     Mutant(
