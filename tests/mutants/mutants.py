@@ -156,7 +156,7 @@ MUTANTS = [
         "server/src/broker/task/state.rs",
         """        if progress.generation == generation { Ok(progress) }""",
         """        if progress.generation >= generation { Ok(progress) }""",
-        ("e2e", "protocol::a_newer_hello_fences_the_older_stream_and_goes_on_where_it_was"),
+        ("server/src", "broker::contract::memory::the_newest_session_fences"),
     ),
     Mutant(
         "leases-for-ever",
