@@ -274,3 +274,22 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Stream;
+
+    #[test]
+    fn what_the_server_has_and_has_not_stored_is_kept() {
+        let mut state = State::new(Queue::default());
+        for text in ["one", "two", "three"] {
+            state.queue.push(Entry::new(Stream::Stdout, text));
+        }
+        assert!(state.ack(3, 1));
+        assert_eq!((state.queue.lines(), state.queue.first_seq(), state.stored_seq), (2, 2, 1));
+        assert!(!state.ack(3, 1), "nothing new is stored");
+        assert!(state.ack(3, 3));
+        assert_eq!(state.queue.lines(), 0);
+    }
+}

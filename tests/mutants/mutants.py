@@ -140,7 +140,7 @@ MUTANTS = [
 """,
         """        self.queue.ack(queued.max(stored));
 """,
-        ("e2e", "proof::servers_killed_under_a_command_leave_it_verified"),
+        ("client/src", "state::tests::what_the_server_has_and_has_not_stored_is_kept"),
     ),
     Mutant(
         "nothing-taken-back",
