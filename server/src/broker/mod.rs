@@ -25,6 +25,8 @@ mod position;
 pub mod queue;
 pub mod redis;
 pub mod rows;
+#[cfg(test)]
+pub(crate) mod samples;
 mod task;
 
 use std::sync::Arc;

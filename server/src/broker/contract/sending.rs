@@ -1,21 +1,15 @@
 //! What producers of a test send, and what must come of it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flowforge_storage::{Claim, LogRecord, Outcome, ProducerId, Stream, TaskKey, TaskStatus};
+use flowforge_storage::{LogRecord, Stream};
 
 use super::house::{LIMIT, in_time};
-use crate::broker::{Broker, BrokerError, DroppedRun, Ending, NewLine, ProducerHello, ProducerSession};
-
-pub(super) const OK: Outcome = Outcome { status: TaskStatus::Succeeded, exit_code: Some(0) };
-
-/// What a Close says without a proof.
-pub(super) fn ending(final_seq: u64, outcome: Outcome) -> Ending {
-    Ending { outcome, claim: Claim { final_seq, proof: None, recovery: None } }
-}
+use crate::broker::samples;
+pub(super) use crate::broker::samples::{OK, ending, producer, task};
+use crate::broker::{Broker, BrokerError, DroppedRun, NewLine, ProducerHello, ProducerSession};
 
 /// Waits until so many of the producer's lines are stored.
 pub(super) async fn acked(session: &dyn ProducerSession, seq: u64) {
@@ -66,25 +60,9 @@ pub(super) fn check(rows: &[LogRecord], producers: &[(u8, u64)]) {
     }
 }
 
-pub(super) fn task() -> TaskKey {
-    TaskKey::new("", "t").unwrap()
-}
-
-pub(super) fn producer(number: u8) -> ProducerId {
-    ProducerId([number; 16])
-}
-
+/// Of a workflow, which is to be kept.
 pub(super) fn hello(number: u8) -> ProducerHello {
-    ProducerHello {
-        task: task(),
-        producer: producer(number),
-        first_unacked_seq: 1,
-        owner: number == 1,
-        attempt: 0,
-        workflow_id: "w".to_owned(),
-        name: String::new(),
-        labels: BTreeMap::new(),
-    }
+    ProducerHello { workflow_id: "w".to_owned(), ..samples::hello(number) }
 }
 
 fn message(number: u8, seq: u64) -> Bytes {
@@ -99,14 +77,8 @@ fn message(number: u8, seq: u64) -> Bytes {
 pub(super) fn lines(number: u8, seqs: std::ops::RangeInclusive<u64>) -> Vec<NewLine> {
     let line = |seq| NewLine {
         time_ns: 1_700_000_000_000_000_000 + seq as i64,
-        stream: Stream::Stdout,
-        level: 0,
-        message: message(number, seq),
         fields: if seq % 5 == 0 { Bytes::from_static(b"{\"a\": 1.0}") } else { Bytes::new() },
-        update_id: 0,
-        continued: false,
-        no_newline: false,
-        dropped: None,
+        ..samples::line(message(number, seq))
     };
     seqs.map(line).collect()
 }

@@ -1,11 +1,11 @@
 //! The embedded broker over a real store, with crashes at the awkward moments: the broker is dropped, what it had not stored is
 //! gone, and another one takes over.
 
-use bytes::Bytes;
 use flowforge_storage::sqlite::SqliteOptions;
-use flowforge_storage::{Claim, Outcome, SqliteStore, Stream, TaskLines};
+use flowforge_storage::{SqliteStore, Stream, TaskLines};
 
 use super::*;
+use crate::broker::samples::{self, OK, hello, task};
 use crate::broker::{DroppedRun, Ending, NewLine};
 
 struct House {
@@ -17,45 +17,12 @@ struct House {
 const NOW: FlushLimits =
     FlushLimits { max_rows: 1, max_delay: Duration::ZERO, hard_max_rows: 1000, min_interval: Duration::ZERO };
 
-fn task() -> TaskKey {
-    TaskKey::new("", "t").unwrap()
-}
-
-fn producer(number: u8) -> ProducerId {
-    ProducerId([number; 16])
-}
-
-fn hello(number: u8) -> ProducerHello {
-    ProducerHello {
-        task: task(),
-        producer: producer(number),
-        first_unacked_seq: 1,
-        owner: number == 1,
-        attempt: 0,
-        workflow_id: String::new(),
-        name: String::new(),
-        labels: std::collections::BTreeMap::new(),
-    }
-}
-
 fn lines(count: usize) -> Vec<NewLine> {
-    let line = NewLine {
-        time_ns: 0,
-        stream: Stream::Stdout,
-        level: 0,
-        message: Bytes::from_static(b"line"),
-        fields: Bytes::new(),
-        update_id: 0,
-        continued: false,
-        no_newline: false,
-        dropped: None,
-    };
-    vec![line; count]
+    vec![samples::line("line"); count]
 }
 
 fn ending(final_seq: u64) -> Ending {
-    let outcome = Outcome { status: TaskStatus::Succeeded, exit_code: Some(0) };
-    Ending { outcome, claim: Claim { final_seq, proof: None, recovery: None } }
+    samples::ending(final_seq, OK)
 }
 
 fn broker(store: &Arc<dyn LogStore>, lease: Duration) -> MemoryBroker {

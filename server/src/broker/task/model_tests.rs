@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use flowforge_storage::{Claim, LogRecord, LogStore as _, Outcome, ProducerId, Stream, TaskKey, TaskLines, TaskStatus};
+use flowforge_storage::{LogRecord, LogStore as _, Outcome, ProducerId, TaskLines, TaskStatus};
 use proptest::prelude::*;
 
 use super::load;
 use super::state::TaskState;
-use crate::broker::{BrokerError, DroppedRun, Ending, NewLine, ProducerHello, rows};
+use crate::broker::samples::{self, line_or_run as line, task};
+use crate::broker::{BrokerError, Ending, NewLine, ProducerHello, rows};
 use crate::test_store::Store;
 
 const LEASE: Duration = Duration::from_mins(1);
@@ -72,44 +72,16 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..60)
 }
 
-fn task() -> TaskKey {
-    TaskKey::new("", "t").unwrap()
-}
-
 fn id(producer: u8) -> ProducerId {
-    ProducerId([producer + 1; 16])
+    samples::producer(producer + 1)
 }
 
 fn hello(producer: u8, first_unacked_seq: u64, attempt: u32) -> ProducerHello {
-    ProducerHello {
-        task: task(),
-        producer: id(producer),
-        first_unacked_seq,
-        owner: producer == 0,
-        attempt,
-        workflow_id: String::new(),
-        name: String::new(),
-        labels: std::collections::BTreeMap::new(),
-    }
-}
-
-fn line(dropped: Option<u64>) -> NewLine {
-    NewLine {
-        time_ns: 0,
-        stream: if dropped.is_some() { Stream::System } else { Stream::Stdout },
-        level: 0,
-        message: Bytes::from_static(b"x"),
-        fields: Bytes::new(),
-        update_id: 0,
-        continued: false,
-        no_newline: false,
-        dropped: dropped.map(|lines| DroppedRun { lines, bytes: lines }),
-    }
+    ProducerHello { first_unacked_seq, attempt, ..samples::hello(producer + 1) }
 }
 
 fn succeeded(final_seq: u64) -> Ending {
-    let outcome = Outcome { status: TaskStatus::Succeeded, exit_code: None };
-    Ending { outcome, claim: Claim { final_seq, proof: None, recovery: None } }
+    samples::ending(final_seq, Outcome { status: TaskStatus::Succeeded, exit_code: None })
 }
 
 /// What the rules say, kept beside the machine; the store's part and the broker's are played here.

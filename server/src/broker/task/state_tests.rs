@@ -2,42 +2,18 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use flowforge_storage::{Claim, Outcome, Stream, TaskKey};
+use flowforge_storage::Outcome;
 
 use super::*;
-use crate::broker::{DroppedRun, Ending, ProducerHello};
+use crate::broker::samples::{self, line_or_run as line};
+use crate::broker::{Ending, ProducerHello};
 
 fn hello(producer: u8, first_unacked_seq: u64) -> ProducerHello {
-    ProducerHello {
-        task: TaskKey::new("", "t").unwrap(),
-        producer: ProducerId([producer + 1; 16]),
-        first_unacked_seq,
-        owner: producer == 0,
-        attempt: 0,
-        workflow_id: String::new(),
-        name: String::new(),
-        labels: std::collections::BTreeMap::new(),
-    }
-}
-
-fn line(dropped: Option<u64>) -> NewLine {
-    NewLine {
-        time_ns: 0,
-        stream: if dropped.is_some() { Stream::System } else { Stream::Stdout },
-        level: 0,
-        message: Bytes::from_static(b"x"),
-        fields: Bytes::new(),
-        update_id: 0,
-        continued: false,
-        no_newline: false,
-        dropped: dropped.map(|lines| DroppedRun { lines, bytes: lines }),
-    }
+    ProducerHello { first_unacked_seq, ..samples::hello(producer + 1) }
 }
 
 fn closed(final_seq: u64, status: TaskStatus) -> Ending {
-    let outcome = Outcome { status, exit_code: None };
-    Ending { outcome, claim: Claim { final_seq, proof: None, recovery: None } }
+    samples::ending(final_seq, Outcome { status, exit_code: None })
 }
 
 fn open_with_gap(state: &mut TaskState, hello: &ProducerHello) -> u64 {

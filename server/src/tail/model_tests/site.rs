@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use flowforge_storage::{Claim, LogStore, Outcome, ProducerId, Stream, TaskKey, TaskLines, TaskStatus};
 
 use super::relay::Relay;
 use crate::broker::memory::{MemoryBroker, MemoryOptions};
 use crate::broker::queue::QueueLimits;
+use crate::broker::samples;
 use crate::broker::{Broker, Delivery, Ending, FlushLimits, NewLine, ProducerHello, ProducerSession, Subscription};
 use crate::test_store::Store;
 
@@ -202,15 +202,5 @@ fn lines_of(batch: &crate::broker::Batch) -> TaskLines<'_> {
 }
 
 fn new_line(row: &Row) -> NewLine {
-    NewLine {
-        time_ns: 0,
-        stream: row.stream,
-        level: row.level,
-        message: Bytes::from(row.message.clone()),
-        fields: Bytes::new(),
-        update_id: 0,
-        continued: false,
-        no_newline: false,
-        dropped: None,
-    }
+    NewLine { stream: row.stream, level: row.level, ..samples::line(row.message.clone()) }
 }

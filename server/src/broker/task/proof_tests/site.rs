@@ -2,37 +2,21 @@
 
 use bytes::Bytes;
 use flowforge_proto::proof::{Fold, Line};
-use flowforge_storage::{
-    Claim, LogRecord, LogStore as _, Outcome, ProducerId, Proof, Stream, TaskKey, TaskLines, TaskRecord, TaskStatus,
-};
+use flowforge_storage::{Claim, LogRecord, LogStore as _, ProducerId, Proof, Stream, TaskLines, TaskRecord};
 
 use super::super::load;
 use super::super::state::TaskState;
+use crate::broker::samples::{self, OK, task};
 use crate::broker::{BrokerError, DroppedRun, Ending, NewLine, ProducerHello};
 use crate::proof::{Completeness, Counts, hex, judge_rows};
 use crate::test_store::Store;
 
-const DONE: Outcome = Outcome { status: TaskStatus::Succeeded, exit_code: Some(0) };
-
 pub(super) fn id(producer: u8) -> ProducerId {
-    ProducerId([producer + 1; 16])
-}
-
-fn task() -> TaskKey {
-    TaskKey::new("", "t").unwrap()
+    samples::producer(producer + 1)
 }
 
 fn hello(producer: u8, first_unacked_seq: u64) -> ProducerHello {
-    ProducerHello {
-        task: task(),
-        producer: id(producer),
-        first_unacked_seq,
-        owner: producer == 0,
-        attempt: 0,
-        workflow_id: String::new(),
-        name: String::new(),
-        labels: std::collections::BTreeMap::new(),
-    }
+    ProducerHello { first_unacked_seq, ..samples::hello(producer + 1) }
 }
 
 /// What a producer numbers `seq`: every field depends on it.
@@ -119,7 +103,7 @@ impl Site {
     pub(super) fn fenced(&mut self, producer: u8) {
         let (generation, last) = self.open[usize::from(producer)];
         let (id, before) = (id(producer), self.state.record.clone());
-        let ending = Ending { outcome: DONE, claim: claim(producer, last, |_| false) };
+        let ending = Ending { outcome: OK, claim: claim(producer, last, |_| false) };
         let refused = [
             self.state.append(id, generation - 1, last + 1, vec![line(producer, last + 2)], 0),
             self.state.close(id, generation - 1, ending, 0),
@@ -161,7 +145,7 @@ impl Site {
 
     pub(super) fn close(&mut self, producer: u8, claim: Claim) {
         let generation = self.open[usize::from(producer)].0;
-        let rows = self.state.close(id(producer), generation, Ending { outcome: DONE, claim }, 0).unwrap();
+        let rows = self.state.close(id(producer), generation, Ending { outcome: OK, claim }, 0).unwrap();
         self.rows.extend(rows);
     }
 
