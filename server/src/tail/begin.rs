@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
+use super::TailSession;
 use super::event::{Control, write_control};
 use super::resume::{Place, Resume, resolve};
-use super::{TailSession, control};
 use crate::broker::{BrokerError, Position};
 
 /// Where a reader begins.
@@ -21,21 +21,15 @@ impl TailSession {
     pub(super) async fn begin(&mut self, position: &Position) -> Result<Bytes, BrokerError> {
         let mut out = Vec::new();
         self.epoch = position.epoch().epoch;
-        self.next = match self.request.place.map(|place| (place, resolve(place, position))) {
-            Some((_, Resume::After(offset))) => (offset + 1).max(self.first_wanted()),
-            Some((place, Resume::RollbackTo(to))) => {
-                let to = to.max(self.first_wanted() - 1);
-                if to < place.offset {
-                    write_control(&Control::Rollback { to }, &mut out);
-                }
-                to + 1
-            }
+        match self.request.place.map(|place| (place, resolve(place, position))) {
+            Some((_, Resume::After(offset))) => self.next = (offset + 1).max(self.first_wanted()),
+            Some((place, Resume::RollbackTo(to))) => self.roll_back(place, to, &mut out),
             Some((_, Resume::Reset)) => {
                 write_control(&Control::Reset, &mut out);
-                self.first_offset().await?
+                self.next = self.first_offset().await?;
             }
-            None => self.first_offset().await?,
-        };
+            None => self.next = self.first_offset().await?,
+        }
         self.start(position, &mut out).await?;
         Ok(out.into())
     }
@@ -64,6 +58,15 @@ impl TailSession {
         }
     }
 
+    /// Rows above `to` are void, and the reader is told if it has any of them.
+    fn roll_back(&mut self, place: Place, to: u64, out: &mut Vec<u8>) {
+        let to = to.max(self.first_wanted() - 1);
+        if to < place.offset {
+            write_control(&Control::Rollback { to }, out);
+        }
+        self.next = to + 1;
+    }
+
     /// A new epoch voids what the reader has above its base.
     pub(super) async fn follow_epoch(&mut self, position: &Position) -> Result<Option<Bytes>, BrokerError> {
         let before = std::mem::replace(&mut self.epoch, position.epoch().epoch);
@@ -71,20 +74,16 @@ impl TailSession {
             return Ok(None);
         }
         let place = Place { epoch: before, offset: self.next - 1 };
+        let mut out = Vec::new();
         match resolve(place, position) {
-            Resume::After(_) => Ok(None),
-            Resume::RollbackTo(to) => {
-                let to = to.max(self.first_wanted() - 1);
-                self.next = to + 1;
-                Ok((to < place.offset).then(|| control(&Control::Rollback { to })))
-            }
+            Resume::After(_) => {}
+            Resume::RollbackTo(to) => self.roll_back(place, to, &mut out),
             Resume::Reset => {
-                let mut out = Vec::new();
                 write_control(&Control::Reset, &mut out);
                 self.next = self.first_wanted();
                 self.start(position, &mut out).await?;
-                Ok(Some(out.into()))
             }
         }
+        Ok((!out.is_empty()).then(|| out.into()))
     }
 }
