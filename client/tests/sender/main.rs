@@ -12,7 +12,7 @@ use flowforge_proto::v1;
 use tokio::net::TcpListener;
 use tonic::Code;
 
-use self::script::{DEADLINE, Script, Server};
+use self::script::{DEADLINE, Script, Server, until};
 
 fn config(address: SocketAddr) -> ClientConfig {
     ClientConfig::new(format!("http://{address}"), "t")
@@ -24,14 +24,6 @@ fn line(text: impl Into<String>) -> Entry {
 
 fn start(config: ClientConfig) -> Client {
     Client::start_on(config, &tokio::runtime::Handle::current()).unwrap()
-}
-
-async fn until(what: &str, check: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !check() {
-        assert!(start.elapsed() < DEADLINE, "waited too long: {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 fn numbered(from: u64, to: u64) -> Vec<String> {

@@ -113,11 +113,15 @@ impl Server {
     }
 
     pub(crate) async fn until(&self, what: &str, check: impl Fn(&Seen) -> bool) {
-        let start = Instant::now();
-        while !check(&self.seen.lock().unwrap()) {
-            assert!(start.elapsed() < DEADLINE, "waited too long: {what}");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        until(what, || check(&self.seen.lock().unwrap())).await;
+    }
+}
+
+pub(crate) async fn until(what: &str, check: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !check() {
+        assert!(start.elapsed() < DEADLINE, "waited too long: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
